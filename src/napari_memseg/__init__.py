@@ -1,0 +1,1 @@
+"""Segment volumes larger than memory; see README.md."""

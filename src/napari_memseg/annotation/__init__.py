@@ -1,0 +1,1 @@
+"""What a person says about an image, and never losing a word of it."""

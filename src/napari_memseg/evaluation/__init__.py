@@ -1,0 +1,1 @@
+"""How good labels are, computed block by block."""

@@ -1,0 +1,1 @@
+"""Tiles down, labels up: runs that survive and stay within memory."""

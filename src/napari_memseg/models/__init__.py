@@ -1,0 +1,1 @@
+"""Networks: what the engine runs and the training loop trains."""

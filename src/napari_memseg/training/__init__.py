@@ -1,0 +1,1 @@
+"""Learning from patches around the voxels that somebody labelled."""

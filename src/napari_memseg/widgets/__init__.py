@@ -1,0 +1,1 @@
+"""What is seen: napari and Qt live here and nowhere else."""

@@ -1,0 +1,1 @@
+"""What a user does: one generator of progress per job."""
