@@ -1,0 +1,238 @@
+"""The same workflows in a terminal.
+
+A command asks for its arguments, follows one workflow, and prints what it came to::
+
+    stdout   the result: lines for people, or with --json one object as the last line
+    stderr   progress: a bar on a terminal, plain lines otherwise
+    status   0 done · 1 our fault · 2 the call's or the input's · 130 interrupted, resumable
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napari_memseg.console import axes, follow, join_halo, say, words_of_halo
+from napari_memseg.errors import Cancelled, InputError, MemsegError
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+LEVEL = click.option("--level", type=int, help="Pyramid level to work at; 0 is the finest.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="napari-memseg")
+def commands() -> None:
+    """Segment microCT volumes larger than memory."""
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("napari-memseg-demo"))
+@AS_JSON
+def demo(folder: Path, as_json: bool) -> None:
+    """Do the main job on a bundled microCT volume: train, segment, correct, evaluate, export."""
+    from napari_memseg.workflows.demo import demo as workflow
+
+    say(follow(workflow(folder)), as_json)
+
+
+@commands.command()
+@click.argument("source")
+@AS_JSON
+def info(source: str, as_json: bool) -> None:
+    """Tell what SOURCE is: shape, dtype, axes, voxel size, levels, chunks, format."""
+    from napari_memseg.io.formats import open_volume
+    from napari_memseg.workflows.info import describe
+
+    say(describe(open_volume(source)), as_json)
+
+
+@commands.command()
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--chunk", type=int, default=64, show_default=True, help="Edge of a stored chunk, in voxels.")
+@click.option("--voxel-size", type=float, nargs=3, metavar="Z Y X", help="Where the file does not say it.")
+@click.option("--unit", help="Of the voxel size, as OME-Zarr names it: micrometer, millimeter.")
+@click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: convert only this part.")
+@AS_JSON
+def convert(source: str, destination: Path, as_json: bool, **options: Any) -> None:
+    """Convert any readable SOURCE to a multiscale OME-Zarr 0.5 at DESTINATION, streamed."""
+    from napari_memseg.workflows.convert import ConvertConfig
+    from napari_memseg.workflows.convert import convert as workflow
+
+    say(follow(workflow(source, destination, ConvertConfig(**options))), as_json)
+
+
+@commands.command()
+@AS_JSON
+def models(as_json: bool) -> None:
+    """List every architecture, with its parameters, halo and paper."""
+    from napari_memseg.models.registry import architectures
+
+    say(architectures(), as_json)
+
+
+@commands.command()
+@click.option("--pair", "pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="Repeatable.")
+@click.option("--session", type=click.Path(path_type=Path), help="Learn from a session's corrections instead.")
+@click.option("--model", "architecture", default="small", show_default=True, help="See napari-memseg models.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
+@click.option("--steps", type=int, help="How many steps to learn.")
+@click.option("--minutes", type=float, help="How long to learn, in place of --steps.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
+@click.option("--unlabelled", type=int, help="Voxels of this value are ignored.")
+@LEVEL
+@click.option("--mirror", default="", metavar="AXES", help="Axes that augmentation may flip, e.g. zyx; none by default.")
+@click.option("--val-pair", "val_pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="To score on.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@DEVICE
+@click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same kind.")
+@AS_JSON
+def train(as_json: bool, mirror: str, steps: int | None, minutes: float | None, **options: Any) -> None:
+    """Train a network on pairs of image and labels, or on a session's corrections."""
+    from napari_memseg.workflows.train import TrainJob, learning
+    from napari_memseg.workflows.train import train as workflow
+
+    learn = learning(steps, minutes, seed=options.pop("seed"), device=options.pop("device"), mirror=axes(mirror))
+    say(follow(workflow(TrainJob(learning=learn, **options))), as_json)
+
+
+@commands.command()
+@click.argument("image", required=False)
+@click.argument("destination", type=click.Path(path_type=Path), required=False)
+@click.option("--session", type=click.Path(path_type=Path), help="A new run in this session, in place of both paths.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A checkpoint.")
+@DEVICE
+@click.option("--tile", type=int, nargs=3, metavar="Z Y X", help="What a tile writes; a multiple of the chunk.")
+@click.option("--chunk", type=int, default=64, show_default=True, help="Edge of a stored chunk, in voxels.")
+@click.option("--halo", default="recommended", metavar="Z Y X|exact", help="Context around a tile.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@LEVEL
+@click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: segment only the chunks that this touches.")
+@click.option("--window", type=float, nargs=2, metavar="LOW HIGH", help="Grey values in place of the model's own.")
+@click.option("--confidence", is_flag=True, help="Also store one byte of confidence per voxel.")
+@click.option("--restart", is_flag=True, help="Discard an unfinished run and begin again.")
+@AS_JSON
+def segment(
+    image: str | None, destination: Path | None, session: Path | None, model: Path, halo: str, restart: bool,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Segment IMAGE into DESTINATION.ome.zarr, or a session's image into a new run."""
+    from napari_memseg.inference.plan import SegmentConfig
+    from napari_memseg.workflows.segment import segment as into_path
+    from napari_memseg.workflows.segment import segment_session
+
+    config = SegmentConfig(halo=words_of_halo(halo), **options)
+    if session is not None and image is None:
+        say(follow(segment_session(session, model, config, restart=restart)), as_json)
+    elif session is None and image is not None and destination is not None:
+        say(follow(into_path(image, destination, model, config, restart=restart)), as_json)
+    else:
+        raise InputError("Give IMAGE and DESTINATION, or --session DIR in place of both.")
+
+
+@commands.command()
+@click.argument("labels")
+@click.argument("truth")
+@click.option("--ignore", type=int, multiple=True, help="Value of TRUTH that is left out; repeatable.")
+@click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: compare only this part.")
+@AS_JSON
+def evaluate(labels: str, truth: str, ignore: tuple[int, ...], box: str | None, as_json: bool) -> None:
+    """Compare LABELS with TRUTH: Dice and IoU per class, and their means."""
+    from napari_memseg.workflows.evaluate import evaluate as workflow
+
+    say(follow(workflow(labels, truth, ignore=ignore, box=box)), as_json)
+
+
+@commands.command()
+@click.argument("session", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["ome-zarr"]), default="ome-zarr", show_default=True)
+@AS_JSON
+def export(session: Path, destination: Path, kind: str, as_json: bool) -> None:
+    """Export a session's corrected labels, with their provenance."""
+    from napari_memseg.workflows.export import export as workflow
+
+    say(follow(workflow(session, destination, kind)), as_json)
+
+
+@commands.group()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_context
+def session(context: click.Context, folder: Path) -> None:
+    """Make or inspect the session in FOLDER."""
+    context.obj = folder
+
+
+@session.command()
+@click.argument("image")
+@click.option("--class", "names", type=(int, str), multiple=True, metavar="ID NAME", help="Repeatable.")
+@LEVEL
+@AS_JSON
+@click.pass_obj
+def new(folder: Path, image: str, names: tuple[tuple[int, str], ...], level: int | None, as_json: bool) -> None:
+    """Begin a session on IMAGE."""
+    from napari_memseg.workflows.session import new_session
+
+    say(new_session(folder, image, dict(names), level or 0), as_json)
+
+
+def _inspect(name: str, summary: str) -> None:
+    """Add one command that asks the session something and changes nothing."""
+
+    @AS_JSON
+    @click.pass_obj
+    def command(folder: Path, as_json: bool) -> None:
+        from napari_memseg.workflows import session as workflow
+
+        say(getattr(workflow, name)(folder), as_json)
+
+    session.command(name, help=summary)(command)
+
+
+_inspect("info", "Tell what the session holds.")
+_inspect("verify", "Check that the corrections agree with the log of their strokes.")
+_inspect("log", "List the strokes, oldest first.")
+
+
+@session.command()
+@click.argument("destination", type=click.Path(path_type=Path))
+@AS_JSON
+@click.pass_obj
+def backup(folder: Path, destination: Path, as_json: bool) -> None:
+    """Copy the corrections, whole, to the file DESTINATION."""
+    from napari_memseg.workflows.session import backup as workflow
+
+    say(workflow(folder, destination), as_json)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status."""
+    try:
+        commands.main(list(arguments), prog_name="napari-memseg", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort, Cancelled):
+        click.echo("Interrupted. Run the same command again to go on from here.", err=True)
+        return 130
+    except MemsegError as error:
+        click.echo(" ".join(str(error).split()), err=True)
+        return 2
+    except Exception:  # noqa: BLE001 - the last resort: ours, so say so
+        traceback.print_exc()
+        click.echo("This is a fault of napari-memseg. Please report it with the lines above.", err=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Be the command ``napari-memseg``."""
+    sys.exit(run(join_halo(sys.argv[1:])))

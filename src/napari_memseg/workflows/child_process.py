@@ -1,0 +1,202 @@
+"""Run any workflow in a process of its own, so that nothing it does takes the viewer with it.
+
+One child is started early (``start_child``) and kept between jobs, since importing
+torch takes seconds. Steps come back as they are yielded; the controls of a job go
+the other way::
+
+    job = child_process(segment, image, labels, config)      parent │ child
+    for step in job: ...              <── Progress ──────────────────┤ for step in segment(...)
+    job.control.cancel()              ─── ("cancel",) ──────────────>│ Control
+
+A child that dies (out of memory, a driver's crash) ends its job with
+``ChildProcessDied``; the next job starts a new child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Client, Connection, Listener
+from secrets import token_bytes
+from typing import Any
+
+from napari_memseg.errors import MemsegError
+from napari_memseg.geometry import Box
+from napari_memseg.workflows.progress import Progress
+
+Workflow = Callable[..., Iterator[Progress]]
+"""A generator function of a module; it takes ``control`` if it can be steered."""
+
+_CHILD = "napari_memseg.workflows.child_main"
+
+
+class ChildProcessDied(MemsegError, RuntimeError):  # noqa: N818 - what happened, in the past tense
+    """The process that did the work is gone; what it finished is on disk."""
+
+
+class ChildProcessFailed(MemsegError, RuntimeError):  # noqa: N818
+    """The work failed by a fault of ours; the message holds the child's traceback."""
+
+
+class RemoteControl:
+    """The parent's end of a job's ``Control``: the same calls, carried across."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def pause(self) -> None:
+        """Stop between two blocks, until ``resume``."""
+        self._send("pause")
+
+    def resume(self) -> None:
+        """Go on."""
+        self._send("resume")
+
+    def cancel(self) -> None:
+        """End the job after the blocks in flight; it can be resumed later."""
+        self._send("cancel")
+
+    def look_at(self, box: Box) -> None:
+        """Do what lies in ``box`` (voxels of the working level) next."""
+        self._send("look_at", box)
+
+    def _send(self, name: str, *args: object) -> None:
+        with self._lock:
+            self._connection.send((name, *args))
+
+
+class Job:
+    """A workflow at work in a child: iterate to follow it, ``control`` to steer it."""
+
+    def __init__(self, child: Child, connection: Connection) -> None:
+        self.control = RemoteControl(connection)
+        self._child = child
+        self._connection = connection
+
+    def __iter__(self) -> Iterator[Progress]:
+        try:
+            while (step := self._next()) is not None:
+                yield step
+        finally:
+            if self._child.busy:
+                self.control.cancel()
+                with contextlib.suppress(MemsegError):
+                    while self._next() is not None:
+                        pass
+
+    def _next(self) -> Progress | None:
+        """Return the next step, or None at the end; raise what the workflow raised."""
+        try:
+            kind, content = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._child.busy = False
+            raise ChildProcessDied(self._child.obituary()) from None
+        if kind == "progress":
+            step: Progress = content
+            return step
+        self._child.busy = False
+        if kind == "error":
+            raise content
+        return None
+
+
+class Child:
+    """One worker process, idle or busy with one job."""
+
+    def __init__(self) -> None:
+        key = token_bytes(32)
+        with Listener(authkey=key) as listener:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", _CHILD, str(listener.address)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")},
+            )
+            assert self.process.stdin is not None
+            self.process.stdin.write(key.hex().encode())
+            self.process.stdin.close()
+            threading.Thread(target=_unblock, args=(self.process, listener.address, key), daemon=True).start()
+            self._connection = listener.accept()
+        self.busy = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is running."""
+        return self.process.poll() is None
+
+    def start(self, workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
+        """Begin a job; the child must be idle."""
+        self.busy = True
+        self._connection.send(("run", workflow.__module__, workflow.__qualname__, args, kwargs))
+        return Job(self, self._connection)
+
+    def close(self) -> None:
+        """End the process, politely first."""
+        self._connection.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def obituary(self) -> str:
+        """Say how the process ended, and what a person can do."""
+        code = self.process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        memory = " The system may have run out of memory: choose a smaller tile." if code == -9 else ""
+        return (
+            f"The process that did the work ended {how}.{memory} What it finished is on disk: "
+            "start the same job again to go on from there."
+        )
+
+
+def _unblock(process: subprocess.Popen[bytes], address: Any, key: bytes) -> None:
+    """Knock in place of a child that died before it could, so that nobody waits for it for ever."""
+    process.wait()
+    with contextlib.suppress(OSError, EOFError):
+        Client(address, authkey=key).close()
+
+
+_children: list[Child] = []
+
+
+def start_child() -> Child:
+    """Return an idle child, starting one if there is none; call it early to save the wait."""
+    _children[:] = [child for child in _children if child.alive]
+    for child in _children:
+        if not child.busy:
+            return child
+    _children.append(Child())
+    return _children[-1]
+
+
+def close_children() -> None:
+    """End every child."""
+    while _children:
+        _children.pop().close()
+
+
+def child_process(workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
+    """Start ``workflow(*args, **kwargs)`` in a child process.
+
+    Parameters
+    ----------
+    workflow : callable
+        A generator function of a module, reached there by its name. If it takes
+        ``control``, it is given one that the job's ``control`` steers.
+    *args, **kwargs
+        Its arguments; they are sent, so no open files or arrays on disk.
+
+    Returns
+    -------
+    Job
+        Iterate over it for the workflow's ``Progress``. What the workflow raises is
+        raised there; ``ChildProcessDied`` if the process is lost.
+    """
+    return start_child().start(workflow, *args, **kwargs)

@@ -1,0 +1,33 @@
+"""What a job has cost this process."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+GIB = 2**30
+
+
+def peak_rss_gib() -> float | None:
+    """Return the largest resident memory of this process so far, in GiB; None where the system does not tell.
+
+    Linux's own count is read from ``/proc``, since the one of ``getrusage`` starts with that of the parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(peak[1]) * 1024 / GIB
+    if sys.platform != "darwin":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
+
+
+def peak_device_gib(device: str) -> float | None:
+    """Return the largest memory that tensors took on a CUDA device, in GiB; None elsewhere."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / GIB
