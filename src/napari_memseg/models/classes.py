@@ -78,7 +78,9 @@ class ClassTable:
         rising = sorted({0, *map(int, ids)})
         return cls(
             tuple(
-                LabelClass(i, known.get(i, f"class {i}"), "#000000" if i == 0 else PALETTE[n % len(PALETTE) - 1])
+                LabelClass(
+                    i, known.get(i, f"class {i}"), "#000000" if i == 0 else PALETTE[n % len(PALETTE) - 1]
+                )
                 for n, i in enumerate(rising)
             )
         )
@@ -89,7 +91,9 @@ class ClassTable:
         try:
             return cls(tuple(LabelClass(int(r["id"]), str(r["name"]), str(r["color"])) for r in rows))
         except (KeyError, TypeError, ValueError) as error:
-            raise ClassTableError(f"Not a class table: {rows!r:.200}. Expected rows of id, name, color.") from error
+            raise ClassTableError(
+                f"Not a class table: {rows!r:.200}. Expected rows of id, name, color."
+            ) from error
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return plain rows of id, name and color."""

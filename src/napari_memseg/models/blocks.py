@@ -1,0 +1,78 @@
+"""Parts that the networks share: the double convolution and the way back up.
+
+Upsampling repeats every voxel twice along each axis and then crops, or replicates
+the last plane, to the size of the skip. Resizing to that size would be the same
+where it is even; where it is odd it shifts the grid, so that a tile and the whole
+volume disagree (17 % of the labels at an axis of 318 voxels)::
+
+    skip   0 1 2 3 4        5 voxels, pooled to 2
+    coarse 0 0 1 1 1        repeated to 4, last plane replicated
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.models.reach import Line
+
+L = TypeVar("L", bound=Line)
+
+
+def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Return twice a 3 x 3 x 3 convolution, batch norm and ReLU; the size stays.
+
+    One flat sequence, so that every norm can be folded into the convolution before it.
+    """
+    return nn.Sequential(
+        nn.Conv3d(channels_in, channels_out, 3, padding=1),
+        nn.BatchNorm3d(channels_out),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(channels_out, channels_out, 3, padding=1),
+        nn.BatchNorm3d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def halve(x: Tensor) -> Tensor:
+    """Take the maximum of 2 x 2 x 2 voxels, rounding down; an axis of one voxel stays.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, z, y, x).
+    """
+    return F.max_pool3d(x, [min(2, n) for n in x.shape[2:]])
+
+
+def repeat_and_crop(x: Tensor, size: Zyx) -> Tensor:
+    """Repeat every voxel twice along each axis, then crop or replicate the last plane to ``size``.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, z, y, x).
+    size : (z, y, x)
+        In voxels; at most one more than twice that of ``x``.
+    """
+    doubled = F.interpolate(x, scale_factor=2, mode="nearest")
+    z, y, x_ = size
+    missing = [
+        m for n, have in zip(size[::-1], doubled.shape[:1:-1], strict=True) for m in (0, max(n - have, 0))
+    ]
+    if any(missing):
+        doubled = F.pad(doubled, missing, mode="replicate")
+    return doubled[:, :, :z, :y, :x_]
+
+
+def size_of(x: Tensor) -> Zyx:
+    """Return the (z, y, x) size of a tensor (N, C, z, y, x)."""
+    return zyx(x.shape[2:])
+
+
+def trace_double_conv(line: L) -> L:
+    """Follow a ``double_conv`` along one axis."""
+    return line.conv(3).conv(3)
