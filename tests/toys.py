@@ -260,7 +260,9 @@ def toy(seed: int = 0, *, ids: Sequence[int] = (1, 2), patch: Sequence[int] = (1
     """Return a toy in eval mode; same seed, same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ToyModel(ClassTable.from_ids(ids), patch=patch).eval()
+        model = ToyModel(ClassTable.from_ids(ids), patch=patch).eval()
+        balance(model, model.second.out)
+    return model
 
 
 def null(*, threshold: float = 0.5) -> NullModel:
@@ -280,7 +282,8 @@ def random_unet(
         torch.manual_seed(seed)
         model = UNet3d(ClassTable.from_ids(ids), widths=widths or [4] * levels)
         randomise(model)
-    return model.eval()
+        balance(model.eval(), model.head)
+    return model
 
 
 def randomise(model: nn.Module) -> None:
@@ -291,6 +294,14 @@ def randomise(model: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.3, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
+
+
+def balance(model: Model, head: nn.Conv3d) -> None:
+    """Scale and shift the last layer, so that noise is given every class about as often."""
+    scores = torch.from_numpy(whole_volume(model, np.random.default_rng(0).random((24, 24, 24))))
+    with torch.no_grad():
+        head.weight /= scores.std((1, 2, 3))[:, None, None, None, None]
+        head.bias[:] = (head.bias - scores.mean((1, 2, 3))) / scores.std((1, 2, 3))
 
 
 @torch.inference_mode()

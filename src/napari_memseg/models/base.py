@@ -16,15 +16,17 @@ A plain network is one stage and one training phase: ``models/unet3d.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from napari_memseg.geometry import Box, Zyx
-from napari_memseg.models.classes import ClassTable
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_memseg.geometry import Box, Zyx
+    from napari_memseg.models.classes import ClassTable
 
 SCORES = "scores"
 """Name of what the last stage writes: class scores (logits), one channel a class."""

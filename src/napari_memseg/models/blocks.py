@@ -11,15 +11,15 @@ volume disagree (17 % of the labels at an axis of 318 voxels)::
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.models.reach import Line
 
-L = TypeVar("L", bound=Line)
+if TYPE_CHECKING:
+    from napari_memseg.models.reach import L
 
 
 def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -12,15 +12,18 @@ and two values of the dtype are never a class::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_memseg.errors import ClassTableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 IGNORE = -1
 """Index of a voxel that has no opinion: left out of losses, sampling and scores."""

@@ -7,14 +7,10 @@ Whoever adds such a network writes ``forward`` and follows it along one axis in
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
-from napari_memseg.geometry import Zyx
 from napari_memseg.models.base import (
     SCORES,
     Batch,
@@ -30,6 +26,13 @@ from napari_memseg.models.base import (
 )
 from napari_memseg.models.losses import masked_dice_ce
 from napari_memseg.models.reach import L, effective_reach, exact_reach, round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from napari_memseg.geometry import Zyx
 
 IMAGE = "image@0"
 

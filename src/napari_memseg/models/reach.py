@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LEFT_OUT = 0.01
 """Share of the influence that the recommended halo leaves out, half of it on each side."""
@@ -45,6 +47,7 @@ class Line(Protocol):
 
 
 L = TypeVar("L", bound=Line)
+"""One kind of line: an architecture gives back the kind it was given."""
 Trace = Callable[[Any], Any]
 """An architecture as a function from the line that goes in to the line that comes out."""
 

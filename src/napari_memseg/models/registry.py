@@ -5,15 +5,18 @@ A new network is one file in this folder and one line here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.models.base import Halo, Model
 from napari_memseg.models.classes import ClassTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_memseg.models.base import Halo, Model
 
 _BUILT_IN = {
     "unet3d": "napari_memseg.models.unet3d:UNet3d",
@@ -49,7 +52,7 @@ def names() -> list[str]:
     return list(dict.fromkeys([*_BUILT_IN, *_REGISTERED]))
 
 
-def create_model(name: str, classes: ClassTable, **arguments: Any) -> Model:
+def create_model(name: str, classes: ClassTable, /, **arguments: Any) -> Model:
     """Build an untrained network.
 
     Parameters

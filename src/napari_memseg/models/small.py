@@ -6,12 +6,15 @@ far, and learns textures and simple organs in minutes on two cores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from napari_memseg.geometry import Zyx
-from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.unet3d import UNet3d
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.models.classes import ClassTable
 
 
 class Small(UNet3d):

@@ -15,19 +15,22 @@ The "U-net" of Wang, Blackie, Miguel-Aliaga and Bai (MIDL 2022, appendix A.3), a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import Zyx
 from napari_memseg.models.blocks import double_conv, halve, repeat_and_crop, size_of, trace_double_conv
-from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.plain import PlainModel
-from napari_memseg.models.reach import L
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.models.classes import ClassTable
+    from napari_memseg.models.reach import L
 
 MOST_LEVELS = 8
 
