@@ -298,10 +298,16 @@ def randomise(model: nn.Module) -> None:
 
 def balance(model: Model, head: nn.Conv3d) -> None:
     """Scale and shift the last layer, so that noise is given every class about as often."""
-    scores = torch.from_numpy(whole_volume(model, np.random.default_rng(0).random((24, 24, 24))))
+    scores = whole_volume(model, np.random.default_rng(0).random((24, 24, 24)))
+    scale = scores.std((1, 2, 3))
+    scores /= scale[:, None, None, None]
+    shift = -scores.mean((1, 2, 3))
+    for _ in range(20):
+        best = (scores + shift[:, None, None, None]).argmax(0)
+        shift += 1 / len(scale) - np.bincount(best.ravel(), minlength=len(scale)) / best.size
     with torch.no_grad():
-        head.weight /= scores.std((1, 2, 3))[:, None, None, None, None]
-        head.bias[:] = (head.bias - scores.mean((1, 2, 3))) / scores.std((1, 2, 3))
+        head.weight /= torch.from_numpy(scale)[:, None, None, None, None]
+        head.bias[:] = head.bias / torch.from_numpy(scale) + torch.from_numpy(shift)
 
 
 @torch.inference_mode()

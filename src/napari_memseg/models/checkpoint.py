@@ -228,7 +228,8 @@ def load_training_state(path: StrPath) -> dict[str, Any]:
         If the file is damaged, or holds anything but tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # a path would let the loader choose by the name's ending
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(
             f"{path} cannot be read as a training state: {error!s:.200}. "

@@ -74,7 +74,7 @@ def create_model(name: str, classes: ClassTable, /, **arguments: Any) -> Model:
         return model(classes, **arguments)
     except TypeError as error:
         raise InputError(
-            f"The network {name} does not take the arguments {arguments!r:.200}: {error}."
+            f"The network {name} does not take the arguments {arguments!r:.200}: {error!s:.200}."
         ) from error
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_memseg.models.reach import L
 
 MOST_LEVELS = 8
+MOST_CHANNELS = 4096
 
 
 class UNet3d(PlainModel):
@@ -48,7 +49,7 @@ class UNet3d(PlainModel):
     Raises
     ------
     InputError
-        If a width is not a positive whole number, or there are none or more than eight.
+        If a width is not a whole number from 1 to 4096, or there are none or more than eight.
     """
 
     architecture: ClassVar[str] = "unet3d"
@@ -101,10 +102,10 @@ class UNet3d(PlainModel):
 
 
 def _checked(widths: Sequence[int]) -> tuple[int, ...]:
-    whole = all(isinstance(w, int) and w > 0 for w in widths)
+    whole = all(isinstance(w, int) and 1 <= w <= MOST_CHANNELS for w in widths)
     if not whole or not 1 <= len(widths) <= MOST_LEVELS:
         raise InputError(
-            f"A U-Net needs 1 to {MOST_LEVELS} widths, each a positive whole number of channels, "
+            f"A U-Net needs 1 to {MOST_LEVELS} widths, each 1 to {MOST_CHANNELS} channels, "
             f"got {widths!r:.100}. The published network has 16, 32, 64, 128, 128."
         )
     return tuple(widths)

@@ -1,0 +1,91 @@
+"""How far a network looks, found by changing one voxel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import toys
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.reach import effective_reach, exact_reach, round_up
+from napari_memseg.models.registry import create_model
+
+LEVELS = [1, 2, 3, 4, 5]
+
+
+def transparent_unet(levels):
+    """A U-Net that passes everything on: all weights positive, so that no ReLU hides a voxel."""
+    model = toys.random_unet(levels, levels, widths=[1] * levels).double()
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm3d):
+            module.reset_running_stats()
+            nn.init.constant_(module.weight, 1 / 9)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+@torch.inference_mode()
+def measured_reach(model, length, changed):
+    """Change single voxels of a line; tell how far before and behind itself an output saw them."""
+    flat = torch.ones(1, 1, length, 1, 1, dtype=torch.float64)
+    lines = flat.repeat(len(changed), 1, 1, 1, 1)
+    for line, at in zip(lines, changed, strict=True):
+        line[0, at] = 1e6
+    differs = (model(lines) != model(flat)).any(1)[:, :, 0, 0]  # (changed, length)
+    touched = [(at, line.nonzero().ravel()) for at, line in zip(changed, differs, strict=True)]
+    low = max(int(out.max()) - at for at, out in touched)
+    high = max(at - int(out.min()) for at, out in touched)
+    return low, high
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_the_exact_reach_is_where_a_changed_voxel_ends_to_matter(levels):
+    model = transparent_unet(levels)
+    reach = exact_reach(model.trace, model.multiple)
+    middle = round_up(max(reach) + model.multiple, model.multiple)
+    changed = range(middle, middle + model.multiple)
+    assert measured_reach(model, 2 * middle + model.multiple, changed) == reach
+
+
+@pytest.mark.parametrize("levels", LEVELS[:4])
+def test_no_voxel_of_an_odd_end_looks_further(levels):
+    model = transparent_unet(levels)
+    low, high = exact_reach(model.trace, model.multiple)
+    length = round_up(3 * max(low, high), model.multiple)
+    for remainder in range(model.multiple):
+        end = length + remainder
+        far_low, far_high = measured_reach(model, end, range(end - 2 * low - 1, end))
+        assert far_low <= low
+        assert far_high <= high
+
+
+def test_the_published_reach_of_the_five_level_unet():
+    model = create_model("unet3d", ClassTable.from_ids([1, 2]))
+    assert exact_reach(model.trace, 16) == (107, 107)
+    read = model.stages[0].reads[0]
+    assert read.halo_exact.low == read.halo_exact.high == (112, 112, 112)
+    assert model.stages[0].multiple == (16, 16, 16)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_the_recommended_halo_is_no_longer_than_the_exact_one(levels):
+    model = toys.random_unet(0, levels)
+    exact, effective = exact_reach(model.trace, model.multiple), effective_reach(model.trace, model.multiple)
+    assert 0 < effective[0] <= exact[0]
+    assert 0 < effective[1] <= exact[1]
+
+
+@torch.inference_mode()
+def test_the_recommended_halo_costs_few_labels():
+    model = toys.random_unet(3, 3)
+    halo, core = model.stages[0].reads[0].halo_recommended.low[0], 24
+    x = torch.rand(1, 1, core + 48, core + 48, core + 48, generator=torch.Generator().manual_seed(2))
+    tile = slice(24 - halo, 24 + core + halo)
+    inner, outer = slice(halo, halo + core), slice(24, 24 + core)
+    ours = model(x[..., tile, tile, tile])[..., inner, inner, inner].argmax(1)
+    truth = model(x)[..., outer, outer, outer].argmax(1)
+    assert float((ours != truth).float().mean()) < 0.01
