@@ -182,7 +182,7 @@ def _same_shape(labels: Readable | Sliceable, truth: Readable | Sliceable) -> Zy
     if tuple(labels.shape) != tuple(truth.shape) or len(truth.shape) != 3:
         raise InputError(
             f"The labels have the shape {tuple(labels.shape)}, the truth {tuple(truth.shape)}. To be "
-            "compared, both must be volumes (z, y, x) of one shape: take the same level and the same box of both."
+            "compared, both must be volumes (z, y, x) of one shape: take the same level and box of both."
         )
     return zyx(truth.shape)
 
