@@ -1,0 +1,182 @@
+"""Where the labels are: one pass over them, and a table small enough to keep.
+
+A volume is cut into cells, and of each cell that holds labels the table keeps how
+many voxels of each class are there. From it a voxel of any class can be drawn at
+random, by reading one cell, and some cells can be held back to validate with::
+
+              class 0  class 1
+    cell 3       4012        0    trained on
+    cell 7      90210      188    held back: IGNORE in every patch
+
+Few labels are counted in smaller cells, so that there is something to hold back
+even where three slices, or one, are all that was painted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import TrainingError
+from napari_memseg.geometry import Box, cell_box, cells, zyx
+from napari_memseg.training.sources import CELL, LabelSource, TrainingVolume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.models.classes import ClassTable
+
+ENOUGH_CELLS = 24
+"""With fewer labelled cells than this, they are halved and counted again."""
+SMALLEST_CELL = 8
+"""Edge in voxels below which halving stops."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelIndex:
+    """Cells that hold labels, and how many of each class."""
+
+    volume: NDArray[np.int64]
+    """(n,) number of the training volume."""
+    bounds: NDArray[np.int64]
+    """(n, 2, 3) start and stop of each cell in voxels (z, y, x)."""
+    counts: NDArray[np.int64]
+    """(n, C) labelled voxels per class, in the order of the class table."""
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+    @property
+    def totals(self) -> NDArray[np.int64]:
+        """(C,) labelled voxels per class."""
+        totals: NDArray[np.int64] = self.counts.sum(0)
+        return totals
+
+    def box(self, row: int) -> Box:
+        """Return the voxels of a cell."""
+        return Box(zyx(self.bounds[row, 0]), zyx(self.bounds[row, 1]))
+
+    def take(self, rows: NDArray[Any]) -> LabelIndex:
+        """Return the chosen cells (a mask, or row numbers)."""
+        return LabelIndex(self.volume[rows], self.bounds[rows], self.counts[rows])
+
+    def boxes(self, volume: int) -> list[Box]:
+        """Return the cells of one volume."""
+        return [self.box(int(row)) for row in np.flatnonzero(self.volume == volume)]
+
+
+def index_labels(volumes: Sequence[TrainingVolume], classes: ClassTable) -> LabelIndex:
+    """Count the labels of some volumes, cell by cell, in one pass and bounded memory.
+
+    Returns
+    -------
+    LabelIndex
+        In storage order. Where few cells hold labels, only those are read again,
+        in halves, down to 8 voxels an edge.
+    """
+    index = _scan(volumes, classes, (volume.labels.cells() for volume in volumes), CELL)
+    cell = CELL
+    while 0 < len(index) < ENOUGH_CELLS and cell > SMALLEST_CELL:
+        cell //= 2
+        index = _scan(volumes, classes, (index.boxes(number) for number in range(len(volumes))), cell)
+    return index
+
+
+def check_labels(index: LabelIndex, volumes: Sequence[TrainingVolume], classes: ClassTable) -> None:
+    """Make sure that there is something to learn of every class.
+
+    Background may be missing where 0 is the value of unlabelled voxels.
+
+    Raises
+    ------
+    TrainingError
+        If no voxel is labelled, or a class has none.
+    """
+    if not len(index):
+        raise TrainingError(
+            f"No voxel is labelled with one of the ids {list(classes.ids)}. Label a few voxels of every "
+            "class, or choose the class table and the unlabelled value that fit the labels."
+        )
+    optional = {0} if all(volume.labels.unlabelled == 0 for volume in volumes) else set()
+    empty = [c for c, total in zip(classes, index.totals, strict=True) if not total and c.id not in optional]
+    if empty:
+        named = ", ".join(f"{c.id} ({c.name})" for c in empty)
+        raise TrainingError(
+            f"No voxel is labelled as {named}, and a network cannot learn what it never sees. "
+            "Label some voxels of it, or take it out of the class table."
+        )
+
+
+def hold_back(
+    index: LabelIndex, share: float, *, most: int, seed: int, limit: float = 0.5
+) -> NDArray[np.bool_]:
+    """Choose cells to validate with, so that each class is there and none is lost to training.
+
+    Class by class, the rarest first, random cells are taken until ``share`` of its
+    voxels is held back, or the class has had its even part of ``most``. A cell stays
+    if with it more than ``limit`` of any class would go.
+
+    Parameters
+    ----------
+    index : LabelIndex
+        All labelled cells.
+    share : float
+        Of the voxels of each class, from 0 to 1.
+    most : int
+        About how many cells to take: more only makes validation slow.
+    seed : int
+        Makes the choice repeatable.
+    limit : float
+        Share of any class that may go, at most.
+
+    Returns
+    -------
+    (n,) bool
+        The cells that are held back; none where there are too few.
+    """
+    rows = np.random.default_rng(seed).permutation(len(index))
+    taken = np.zeros(len(index), bool)
+    goal, bound = share * index.totals, limit * index.totals
+    held = np.zeros_like(index.totals)
+    for klass in np.argsort(index.totals, kind="stable"):
+        left = -(-most // len(index.totals))
+        for row in rows[index.counts[rows, klass] > 0]:
+            if held[klass] >= goal[klass] or not left:
+                break
+            if not taken[row] and (held + index.counts[row] <= bound).all():
+                taken[row], left = True, left - 1
+                held += index.counts[row]
+    return taken
+
+
+def _scan(
+    volumes: Sequence[TrainingVolume], classes: ClassTable, boxes: Iterable[Iterable[Box]], cell: int
+) -> LabelIndex:
+    """Count some boxes of each volume."""
+    parts = [
+        LabelIndex(
+            np.empty(0, np.int64), np.empty((0, 2, 3), np.int64), np.empty((0, len(classes)), np.int64)
+        )
+    ]
+    for number, (volume, own) in enumerate(zip(volumes, boxes, strict=True)):
+        parts += [_count(number, volume.labels, box, classes, cell) for box in own]
+    return LabelIndex(
+        np.concatenate([part.volume for part in parts]),
+        np.concatenate([part.bounds for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+    )
+
+
+def _count(number: int, labels: LabelSource, box: Box, classes: ClassTable, cell: int) -> LabelIndex:
+    """Count the cells of one box of volume ``number``, and keep those that hold labels."""
+    found = classes.indices(labels.read(box), labels.unlabelled)
+    subs = [cell_box(index, (cell,) * 3, box.stop) & box for index in cells(box, (cell,) * 3)]
+    here = (found[sub.relative_to(box.start).slices].ravel() + 1 for sub in subs)
+    counts = np.array([np.bincount(values, minlength=len(classes) + 1)[1:] for values in here], np.int64)
+    bounds = np.array([(sub.start, sub.stop) for sub in subs], np.int64)
+    some = np.flatnonzero(counts.any(1))
+    return LabelIndex(np.full(len(subs), number, np.int64), bounds, counts).take(some)

@@ -1,0 +1,397 @@
+"""Train one phase of a network, step by step.
+
+Patches are made ahead in a thread while the network learns from the last ones. Now
+and then the held-back cells are scored and the best weights kept, and the state is
+saved, from which a killed training goes on to the very same weights::
+
+    patches (thread) ──> step ──> [validate ──> keep if best] ──> [save] ──> yield
+
+That holds for trainings measured in steps, on one machine; one measured in minutes
+does as many steps as fit.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from napari_memseg.errors import InputError
+from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
+from napari_memseg.training.label_index import LabelIndex, check_labels, index_labels
+from napari_memseg.training.optimisation import Stepper, choose_device, learning_rate, only_training
+from napari_memseg.training.patches import PatchSampler
+from napari_memseg.training.prefetch import made_ahead
+from napari_memseg.training.validation import Scores, Validation, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.models.base import Batch, Model, SampleSpec, TrainingPhase
+    from napari_memseg.models.intensity import Window
+    from napari_memseg.training.sources import TrainingVolume
+
+VALIDATIONS = 10
+"""How often a training validates, unless ``validate_every`` says otherwise."""
+WITHOUT_EFFECT = {"device", "amp", "threads", "save_seconds"}
+"""Settings that may differ between an interrupted training and its continuation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train. Stored with the model, so that a training can be repeated.
+
+    Raises
+    ------
+    InputError
+        If a value is impossible.
+    """
+
+    steps: int | None = None
+    """How long, in steps. Either this or ``minutes``."""
+    minutes: float | None = None
+    """How long, in minutes of computing; interruptions do not count."""
+    batch: int = 2
+    """Patches a step."""
+    patch: Zyx | None = None
+    """Size of a patch in voxels; None takes that of the phase."""
+    learning_rate: float = 2e-3
+    """At its highest, of AdamW."""
+    weight_decay: float = 1e-4
+    mirror: frozenset[str] = frozenset()
+    """Axes that augmentation may flip, of "z", "y" and "x". None where classes are left and right."""
+    augment: bool = True
+    """Whether grey values are changed."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
+    amp: bool = True
+    """Mixed precision, where there is a CUDA GPU."""
+    validate_every: int | None = None
+    """Steps between validations; None makes ten of them."""
+    validation_patches: int = 16
+    """About how many patches a validation scores."""
+    threads: int = max(1, min(4, (os.cpu_count() or 2) // 2))
+    """That make patches."""
+    save_seconds: float = 30.0
+    """Time between two saved states, at most about."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirror", frozenset(self.mirror))
+        if (self.steps is None) == (self.minutes is None):
+            raise InputError(
+                f"Say how long to train, with either steps or minutes; got {self.steps=}, {self.minutes=}."
+            )
+        positive = (
+            "steps",
+            "minutes",
+            "batch",
+            "learning_rate",
+            "validate_every",
+            "validation_patches",
+            "threads",
+        )
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0, got {value}.")
+        if self.patch is not None and min(self.patch) < 1:
+            raise InputError(f"A patch needs at least one voxel on each axis (z, y, x), got {self.patch}.")
+        if not (self.weight_decay >= 0 and self.save_seconds >= 0 and self.seed >= 0):
+            raise InputError(
+                "weight_decay, save_seconds and seed must be 0 or more, got "
+                f"{self.weight_decay}, {self.save_seconds}, {self.seed}."
+            )
+        if strange := self.mirror - set("zyx"):
+            raise InputError(f"mirror takes the axes z, y and x, got {sorted(strange)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            **asdict(self),
+            "mirror": "".join(a for a in "zyx" if a in self.mirror),
+            "patch": _listed(self.patch),
+        }
+
+    def fraction(self, step: int, seconds: float) -> float:
+        """Return how much of a training is done, from 0; above 1 is overtime."""
+        return step / self.steps if self.steps is not None else seconds / (60 * (self.minutes or 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStep:
+    """What one step came to."""
+
+    step: int
+    """Steps done, from 1."""
+    steps: int
+    """In all; an estimate where the length is in minutes."""
+    loss: float
+    val_dice: Mapping[int, float] | None = None
+    """Per class id, on steps that validate."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named terms of the loss, the learning rate, and on steps that validate the validation's loss."""
+    seconds: float = 0.0
+    """Time spent so far, over all interruptions."""
+
+
+def train_phase(
+    model: Model,
+    phase: TrainingPhase,
+    volumes: Sequence[TrainingVolume],
+    validation: Sequence[TrainingVolume],
+    window: Window,
+    config: TrainConfig,
+    checkpoint: CheckpointSpec,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[TrainStep]:
+    """Train one phase of a model, in place.
+
+    At the end the model has the best weights and is in eval mode, and the state on
+    disk is marked as finished; ``checkpoint.publish`` makes it a model file.
+
+    Parameters
+    ----------
+    model : Model
+        With the weights to begin from.
+    phase : TrainingPhase
+        One of its training plan.
+    volumes : sequence of TrainingVolume
+        To learn from, with the arrays that the phase needs.
+    validation : sequence of TrainingVolume
+        To score; if empty, about 15 % of the labelled voxels are held back for it.
+    window : Window
+        Grey values that become 0 and 1.
+    config : TrainConfig
+        How long, and how.
+    checkpoint : CheckpointSpec
+        Where states and best weights are kept.
+    resume : bool
+        Go on with a saved state, if there is one; yields nothing if it is finished.
+    stop : callable
+        Asked after each step: True saves the state and ends, to be resumed.
+
+    Yields
+    ------
+    TrainStep
+        After each step.
+
+    Raises
+    ------
+    TrainingError
+        If a class has no labelled voxel, or learning diverges. Nothing on disk is replaced.
+    RunMismatchError
+        If the saved state is of another training.
+    InputError
+        If a volume, the device or an array does not fit.
+    """
+    trainer = _Trainer.build(model, phase, volumes, validation, window, config, checkpoint)
+    if resume and checkpoint.state(phase.name).exists():
+        trainer.restore()
+    with only_training(model, phase.parameters()):
+        yield from trainer.run(stop)
+
+
+@dataclass(eq=False, kw_only=True)
+class _Trainer:
+    """One phase while it is trained."""
+
+    model: Model
+    config: TrainConfig
+    checkpoint: CheckpointSpec
+    sampler: PatchSampler
+    validation: Validation | None
+    stepper: Stepper
+    state: TrainingState
+
+    @classmethod
+    def build(
+        cls,
+        model: Model,
+        phase: TrainingPhase,
+        volumes: Sequence[TrainingVolume],
+        validation: Sequence[TrainingVolume],
+        window: Window,
+        config: TrainConfig,
+        checkpoint: CheckpointSpec,
+    ) -> _Trainer:
+        """Look at the labels, and make everything ready; nothing is written."""
+        device = choose_device(config.device)
+        spec = replace(phase.sample, patch=config.patch or phase.sample.patch)
+        index = index_labels(volumes, model.classes)
+        check_labels(index, volumes, model.classes)
+        held, scored = split(
+            index, validation, model.classes, most=config.validation_patches, seed=config.seed
+        )
+        common: dict[str, Any] = {"spec": spec, "classes": model.classes, "window": window}
+        return cls(
+            model=model,
+            config=config,
+            checkpoint=checkpoint,
+            sampler=PatchSampler(
+                volumes=volumes,
+                index=index.take(~held),
+                held=index.take(held),
+                seed=config.seed,
+                mirror=config.mirror,
+                augment=config.augment,
+                **common,
+            ),
+            validation=Validation(volumes=validation or volumes, cells=scored, **common)
+            if len(scored)
+            else None,
+            stepper=Stepper.build(
+                model, phase, device=device, weight_decay=config.weight_decay, amp=config.amp
+            ),
+            state=TrainingState(
+                phase=phase.name, identity=_identity(config, spec, checkpoint, window, volumes, index, scored)
+            ),
+        )
+
+    def restore(self) -> None:
+        """Go on with the state on disk."""
+        path = self.checkpoint.state(self.state.phase)
+        found = TrainingState.load(path)
+        found.require(self.state.identity, path)
+        self.model.load_state_dict(found.weights)
+        self.stepper.load(found.optimizer, found.scaler)
+        self.state = found
+
+    def run(self, stop: Callable[[], bool]) -> Iterator[TrainStep]:
+        """Step until the end, or until somebody asks to stop."""
+        if self.state.finished:
+            return
+        saved = self.state.seconds
+        numbers = range(self.state.step, self.config.steps) if self.config.steps else count(self.state.step)
+        with made_ahead(self._batch, iter(numbers), self.config.threads) as batches:
+            while self._fraction() < 1:
+                told = self._advance(batches)
+                asked = stop()
+                if self._fraction() >= 1:
+                    self._finish()
+                elif (
+                    asked
+                    or told.val_dice is not None
+                    or self.state.seconds - saved >= self.config.save_seconds
+                ):
+                    self._save()
+                    saved = self.state.seconds
+                yield told
+                if asked:
+                    return
+
+    def _advance(self, batches: Iterator[Batch]) -> TrainStep:
+        """Take one step, and validate where it is time; what the caller does in between takes none."""
+        began, before = monotonic() - self.state.seconds, self._fraction()
+        loss, parts = self._learn(next(batches), before)
+        self.state.seconds = monotonic() - began
+        scores = self._validate() if self._is_due(before) else None
+        self.state.seconds = monotonic() - began
+        return self._told(loss, parts, scores)
+
+    def _batch(self, number: int) -> Batch:
+        return self.sampler.batch(number, self.config.batch)
+
+    def _fraction(self) -> float:
+        return self.config.fraction(self.state.step, self.state.seconds)
+
+    def _is_old(self, saved: float) -> bool:
+        return self.state.seconds - saved >= self.config.save_seconds
+
+    def _learn(self, batch: Batch, done: float) -> tuple[float, dict[str, float]]:
+        """Take one step; return the loss and its terms."""
+        rate = learning_rate(done, self.config.learning_rate)
+        loss = self.stepper.step(batch, rate=rate, seed=(self.config.seed << 32) + self.state.step)
+        self.state.step += 1
+        return float(loss.value.detach()), {**loss.parts, "learning_rate": rate}
+
+    def _is_due(self, before: float) -> bool:
+        """Whether the step just done is followed by a validation; the last one always is."""
+        now = self._fraction()
+        if self.config.validate_every is not None:
+            return now >= 1 or self.state.step % self.config.validate_every == 0
+        return now >= 1 or int(now * VALIDATIONS) > int(before * VALIDATIONS)
+
+    def _validate(self) -> Scores | None:
+        """Score the held-back cells, and keep the weights if they are the best so far."""
+        if self.validation is None:
+            return None
+        scores = self.validation.run(self.stepper.evaluate)
+        if scores.value > self.state.value:
+            self.state.value = scores.value
+            self.state.scores = {"dice": scores.dice, "mean_dice": scores.value, "step": self.state.step}
+            self._keep_best()
+        return scores
+
+    def _keep_best(self) -> None:
+        self.state.best = {name: t.detach().cpu().clone() for name, t in self.model.state_dict().items()}
+        self.checkpoint.save_best(self.model, self.state)
+
+    def _save(self) -> None:
+        """Write all it takes to go on."""
+        self.state.model = {name: t.detach().cpu() for name, t in self.model.state_dict().items()}
+        self.state.optimizer = self.stepper.optimizer.state_dict()
+        self.state.scaler = self.stepper.scaler.state_dict()
+        self.state.save(self.checkpoint.state(self.state.phase))
+
+    def _finish(self) -> None:
+        """Go back to the best weights, and say on disk that the phase is done."""
+        if not self.state.best:
+            self._keep_best()
+        self.model.load_state_dict(self.state.best)
+        self.state.finished = True
+        self._save()
+
+    def _told(self, loss: float, parts: dict[str, float], scores: Scores | None) -> TrainStep:
+        step, steps = self.state.step, self.config.steps
+        return TrainStep(
+            step=step,
+            steps=steps or max(step, round(step / self._fraction())),
+            loss=loss,
+            val_dice=scores.dice if scores else None,
+            parts={**parts, "validation_loss": scores.loss} if scores else parts,
+            seconds=self.state.seconds,
+        )
+
+
+def _identity(
+    config: TrainConfig,
+    spec: SampleSpec,
+    checkpoint: CheckpointSpec,
+    window: Window,
+    volumes: Sequence[TrainingVolume],
+    index: LabelIndex,
+    scored: LabelIndex,
+) -> dict[str, Any]:
+    """Name everything that changes what a phase becomes, in plain values."""
+    card = checkpoint.card
+    return {
+        **{name: value for name, value in config.to_json().items() if name not in WITHOUT_EFFECT},
+        "patch": list(spec.patch),
+        "architecture": card.architecture,
+        "arguments": dict(card.arguments),
+        "classes": list(card.classes.ids),
+        "window": [window.low, window.high],
+        "volumes": [f"{volume.image.source} level {volume.level}" for volume in volumes],
+        "labels": _digest(index),
+        "validation": _digest(scored),
+    }
+
+
+def _digest(index: LabelIndex) -> str:
+    """Return a fingerprint of where how many labels lie."""
+    return xxhash.xxh3_64_hexdigest(
+        b"".join(np.ascontiguousarray(a).tobytes() for a in (index.bounds, index.counts))
+    )
+
+
+def _listed(patch: Zyx | None) -> list[int] | None:
+    return None if patch is None else list(patch)

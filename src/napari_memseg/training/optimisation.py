@@ -1,0 +1,186 @@
+"""One step of descent, on the weights of one phase and no others.
+
+Whatever a phase does not train keeps its weights, and its batch norms keep their
+statistics: those parts run in eval mode while the phase's own parts learn. All
+chance inside a step (dropout) comes from (seed, step), so that a training that was
+interrupted goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import cos, isfinite, pi
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from napari_memseg.errors import InputError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from napari_memseg.models.base import Batch, Loss, Model, TrainingPhase
+
+WARM_UP = 0.05
+"""Share of a training in which the learning rate rises."""
+MAX_NORM = 12.0
+"""Longest gradient; longer ones are shortened, as in nnU-Net."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; ``auto`` takes a GPU if there is one.
+
+    Raises
+    ------
+    InputError
+        If there is no such device here.
+    """
+    there = [
+        kind
+        for kind, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available()))
+        if found
+    ]
+    there.append("cpu")
+    wanted = there[0] if name == "auto" else name
+    if wanted.partition(":")[0] not in there:
+        raise InputError(f"There is no device {name!r} here. Possible are: auto, {', '.join(there)}.")
+    return torch.device(wanted)
+
+
+def learning_rate(fraction: float, peak: float) -> float:
+    """Return the rate when ``fraction`` of a training is done: a short rise, then half a cosine to 0.
+
+    SGDR without restarts, https://arxiv.org/abs/1608.03983
+    """
+    if fraction < WARM_UP:
+        return peak * (0.1 + 0.9 * fraction / WARM_UP)
+    return peak * (1 + cos(pi * min((fraction - WARM_UP) / (1 - WARM_UP), 1))) / 2
+
+
+@contextmanager
+def only_training(model: Model, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Ask for gradients of these parameters alone, until the end of the block; then leave eval mode."""
+    chosen = {id(parameter) for parameter in parameters}
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, before in asked:
+        parameter.requires_grad_(before and id(parameter) in chosen)
+    try:
+        yield
+    finally:
+        for parameter, before in asked:
+            parameter.requires_grad_(before)
+        model.eval()
+
+
+def set_training_mode(module: nn.Module) -> None:
+    """Put parts that learn as a whole into training mode, and all others into eval mode."""
+    asked = [parameter.requires_grad for parameter in module.parameters()]
+    module.train(bool(asked) and all(asked))
+    if any(asked) and not all(asked):
+        for child in module.children():
+            set_training_mode(child)
+
+
+@dataclass(frozen=True, eq=False)
+class Stepper:
+    """Takes steps, and evaluates without taking any."""
+
+    model: Model
+    phase: TrainingPhase
+    device: torch.device
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    precision: torch.dtype
+    """Of the forward pass; float32 switches mixed precision off."""
+
+    @classmethod
+    def build(
+        cls, model: Model, phase: TrainingPhase, *, device: torch.device, weight_decay: float, amp: bool
+    ) -> Stepper:
+        """Move the model to the device, and make an optimiser for the phase."""
+        model.to(device)
+        precision = torch.float32
+        if amp and device.type == "cuda":
+            precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        optimizer = torch.optim.AdamW(phase.parameters(), weight_decay=weight_decay)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        return cls(model, phase, device, optimizer, scaler, precision)
+
+    def step(self, batch: Batch, *, rate: float, seed: int) -> Loss:
+        """Learn from one batch.
+
+        Raises
+        ------
+        TrainingError
+            If the loss or its gradient is NaN or infinite; the weights are then as before.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        set_training_mode(self.model)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._repeatable(seed):
+            loss = self._forward(batch)
+            _require_finite(float(loss.value.detach()), "loss", batch, rate)
+            self.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
+        self._descend(batch, rate)
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Loss:
+        """Return the loss and the scores of a batch, with the weights as they are."""
+        self.model.eval()
+        loss = self._forward(batch)
+        _require_finite(float(loss.value), "validation loss", batch, self.optimizer.param_groups[0]["lr"])
+        return loss
+
+    def load(self, optimizer: Mapping[str, Any], scaler: Mapping[str, Any]) -> None:
+        """Go on with the state of an interrupted training."""
+        self.optimizer.load_state_dict(dict(optimizer))
+        self.scaler.load_state_dict(dict(scaler))
+
+    def _forward(self, batch: Batch) -> Loss:
+        here = replace(
+            batch,
+            image=batch.image.to(self.device),
+            labels=batch.labels.to(self.device),
+            arrays={name: array.to(self.device) for name, array in batch.arrays.items()},
+        )
+        mixed = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision if mixed else None, enabled=mixed):
+            return self.phase.step(here)
+
+    def _descend(self, batch: Batch, rate: float) -> None:
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(list(self.phase.parameters()), MAX_NORM)
+        if not self.scaler.is_enabled():  # a scaler skips such a step by itself, and scales less
+            _require_finite(float(norm), "gradient", batch, rate)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @contextmanager
+    def _repeatable(self, seed: int) -> Iterator[None]:
+        """Draw from a generator of this step alone, and leave the process's own as they were."""
+        cuda = self.device.type == "cuda"
+        with (
+            torch.random.fork_rng([self.device] if cuda else []),
+            torch.backends.cudnn.flags(deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32),
+        ):
+            torch.manual_seed(seed)
+            yield
+
+
+def _require_finite(value: float, name: str, batch: Batch, rate: float) -> None:
+    if isfinite(value):
+        return
+    if not bool(batch.image.isfinite().all()):
+        places = ", ".join(str(where.box) for where in batch.where)
+        raise TrainingError(
+            f"The {name} became {value}, since the image holds NaN or infinite voxels near {places}. "
+            "Replace them by a grey value, for example when converting the image, and train again."
+        )
+    raise TrainingError(
+        f"The {name} became {value} at a learning rate of {rate:.1g}: the training diverged. "
+        f"No model was replaced. Train again with a lower rate, for example {rate / 10:.1g}."
+    )
