@@ -1,0 +1,66 @@
+"""Drop a volume on napari and see it at once: every format of ``io``, lazily, with its voxel size.
+
+napari asks ``get_reader`` for anything that matches the manifest and for every folder; a path that is no
+volume by its looks is declined, one that turns out to be broken says what is wrong when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_memseg.io.formats import open_volume
+from napari_memseg.io.intensity import sample_window
+from napari_memseg.io.volume import Volume
+
+LayerData = tuple[Any, dict[str, Any], str]
+"""What napari makes a layer of: the data, its arguments, the type of layer."""
+
+_SUFFIXES = (".tif", ".tiff", ".zarr")
+_INSIDE = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+_SLICES = (".tif", ".tiff", ".png", ".bmp")
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
+    """Return the reader for ``path``, or None where it is no volume by its looks."""
+    if not isinstance(path, str) or not _looks_like_volume(Path(path)):
+        return None
+    return read
+
+
+def read(path: str) -> list[LayerData]:
+    """Open a volume as one image layer.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read as a volume; the message says what to do.
+    """
+    volume = open_volume(path)
+    low, high = sample_window(volume)
+    return [layer(volume, "image", contrast_limits=(low, max(high, low + 1)))]
+
+
+def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
+    """Describe a layer of ``volume`` with its pyramid and physical axes.
+
+    The unit is left out where it is unknown: napari then shows voxels.
+    """
+    units = {"units": (volume.unit,) * 3} if volume.unit else {}
+    multiscale = len(volume.levels) > 1
+    physical = {"scale": volume.voxel_size or (1.0, 1.0, 1.0), "axis_labels": ("z", "y", "x"), **units}
+    own = {"name": volume.name, "multiscale": multiscale, "metadata": {"source": volume.source}}
+    return list(volume.levels) if multiscale else volume.levels[0], {**own, **physical, **arguments}, kind
+
+
+def _looks_like_volume(path: Path) -> bool:
+    if path.suffix.lower() in _SUFFIXES:
+        return path.exists()
+    return path.is_dir() and (any((path / name).exists() for name in _INSIDE) or _holds_slices(path))
+
+
+def _holds_slices(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(_SLICES) for entry in entries)

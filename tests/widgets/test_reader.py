@@ -1,0 +1,64 @@
+"""A volume that is dropped on napari shows at once, in physical units, without being loaded."""
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_memseg.data import bundled
+from napari_memseg.widgets.reader import get_reader
+
+pytestmark = pytest.mark.qt
+
+BONE = str(bundled("trabecular_bone.ome.tif"))
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    return make_napari_viewer_proxy(show=True)
+
+
+def microns(layer):
+    return [
+        float((size * unit).to("micrometer").magnitude)
+        for size, unit in zip(layer.scale, layer.units, strict=True)
+    ]
+
+
+def test_a_dropped_volume_is_lazy_and_has_its_voxel_size(viewer):
+    (image,) = viewer.open(BONE, plugin="napari-memseg")
+    assert isinstance(image.data, da.Array)
+    assert image.data.shape == (160, 160, 160)
+    assert microns(image) == pytest.approx([19.5, 19.5, 19.5])
+    assert tuple(image.axis_labels) == ("z", "y", "x")
+
+
+def test_a_dropped_volume_can_be_seen(viewer):
+    viewer.open(BONE, plugin="napari-memseg")
+    shown = viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+    assert np.median(shown.max(axis=-1)) > 20
+    assert np.unique(shown).size > 50
+
+
+def test_the_sample_opens_as_image_and_mask_on_one_grid(viewer):
+    image, labels = viewer.open_sample("napari-memseg", "trabecular_bone")
+    assert (type(image).__name__, type(labels).__name__) == ("Image", "Labels")
+    assert microns(image) == microns(labels)
+    assert set(np.unique(labels.data[80])) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "empty_folder", "missing.tif"])
+def test_what_is_no_volume_is_declined(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("not a volume")
+    (tmp_path / "empty_folder").mkdir()
+    assert get_reader(str(tmp_path / name)) is None
+
+
+def test_several_paths_at_once_are_declined():
+    assert get_reader([BONE, BONE]) is None
+
+
+def test_a_broken_volume_says_what_is_wrong(viewer, tmp_path):
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"no image at all")
+    with pytest.raises(ValueError, match=r"broken\.tif"):
+        viewer.open(str(broken), plugin="napari-memseg")
