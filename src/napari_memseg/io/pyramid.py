@@ -282,6 +282,18 @@ def open_pyramid(path: str | os.PathLike[str]) -> Pyramid:
     return Pyramid(Path(path), levels, method, _highest(kind))
 
 
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Refuse voxels that have no mean.
+
+    Raises
+    ------
+    InputError
+        If they are neither integers nor floats, of at most 64 bits.
+    """
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise InputError(f"Voxels of {dtype} cannot be stored. Convert them to integers or floats first.")
+
+
 @dataclass(frozen=True)
 class _Scales:
     """What all levels of a new pyramid have in common, checked."""
@@ -299,10 +311,7 @@ class _Scales:
                 f"An image of shape {self.shape} in chunks of {self.chunk} is impossible: "
                 "give three lengths (z, y, x) of at least 1 for each."
             )
-        if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:
-            raise InputError(
-                f"Voxels of {self.dtype} cannot be stored. Convert them to integers or floats first."
-            )
+        check_dtype(self.dtype)
         check_scale(self.voxel_size, self.unit)
 
 
