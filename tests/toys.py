@@ -280,34 +280,37 @@ def random_unet(
     """Return a U-Net in eval mode, whose batch norms hold statistics as if it had been trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = UNet3d(ClassTable.from_ids(ids), widths=widths or [4] * levels)
+        model = UNet3d(ClassTable.from_ids(ids), widths=widths or [8] * levels)
         randomise(model)
-        balance(model.eval(), model.head)
+        balance(model, model.head)
     return model
 
 
+@torch.no_grad()
 def randomise(model: nn.Module) -> None:
-    """Give every batch norm random statistics, weights and biases."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.3, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
+    """Give every batch norm the statistics of noise, then disturb them, and random weights."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(torch.rand(2, 1, 32, 32, 32))
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+        norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.3)
+    model.eval()
 
 
 def balance(model: Model, head: nn.Conv3d) -> None:
-    """Scale and shift the last layer, so that noise is given every class about as often."""
-    scores = whole_volume(model, np.random.default_rng(0).random((24, 24, 24)))
-    scale = scores.std((1, 2, 3))
-    scores /= scale[:, None, None, None]
-    shift = -scores.mean((1, 2, 3))
-    for _ in range(20):
-        best = (scores + shift[:, None, None, None]).argmax(0)
-        shift += 1 / len(scale) - np.bincount(best.ravel(), minlength=len(scale)) / best.size
+    """Make the scores of noise uncorrelated and even, so that every class is found about as often."""
+    scores = whole_volume(model, np.random.default_rng(0).random((24, 24, 24))).reshape(head.out_channels, -1)
+    mean = scores.mean(1, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.cov(scores))
+    whiten = torch.from_numpy(vectors / np.sqrt(values.clip(1e-6 * values.max())) @ vectors.T)
     with torch.no_grad():
-        head.weight /= torch.from_numpy(scale)[:, None, None, None, None]
-        head.bias[:] = head.bias / torch.from_numpy(scale) + torch.from_numpy(shift)
+        head.weight[:] = torch.einsum("ij,j...->i...", whiten, head.weight.double())
+        head.bias[:] = whiten @ (head.bias.double() - torch.from_numpy(mean))
 
 
 @torch.inference_mode()

@@ -125,6 +125,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("write", [pickle.dump, torch.save])
 @pytest.mark.parametrize("load", [load_checkpoint, load_training_state])
 def test_nothing_is_unpickled(tmp_path, write, load):

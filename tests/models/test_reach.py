@@ -80,12 +80,16 @@ def test_the_recommended_halo_is_no_longer_than_the_exact_one(levels):
 
 
 @torch.inference_mode()
-def test_the_recommended_halo_costs_few_labels():
-    model = toys.random_unet(3, 3)
-    halo, core = model.stages[0].reads[0].halo_recommended.low[0], 24
-    x = torch.rand(1, 1, core + 48, core + 48, core + 48, generator=torch.Generator().manual_seed(2))
-    tile = slice(24 - halo, 24 + core + halo)
-    inner, outer = slice(halo, halo + core), slice(24, 24 + core)
-    ours = model(x[..., tile, tile, tile])[..., inner, inner, inner].argmax(1)
-    truth = model(x)[..., outer, outer, outer].argmax(1)
-    assert float((ours != truth).float().mean()) < 0.01
+def test_the_recommended_halo_removes_most_of_the_error_of_none():
+    model = toys.random_unet(1, 3)
+    x = torch.rand(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(2))
+    core = model(x)[..., 24:40, 24:40, 24:40]
+
+    def error(halo):
+        tile, inner = slice(24 - halo, 40 + halo), slice(halo, halo + 16)
+        return float(
+            (model(x[..., tile, tile, tile])[..., inner, inner, inner] - core).square().mean().sqrt()
+        )
+
+    recommended = model.stages[0].reads[0].halo_recommended.low[0]
+    assert error(recommended) < error(0) / 3
