@@ -1,0 +1,392 @@
+"""The array that is painted on: opinions only, on disk before anybody is told so.
+
+A dab changes cells in memory. When the stroke ends, the log and the cells go to disk
+in one transaction; while the button is down, at most a second or a hundred dabs are
+in memory alone. Where the disk refuses, memory goes back to what is on disk::
+
+    dab, dab, dab ──> dirty cells ──commit──> disk        state: saved, pending, saved
+                                     └─refused─> dirty cells forgotten      state: failed
+
+Voxels hold 0 (no opinion), a class id, or the class table's ``background_opinion``.
+napari paints on this object as on a numpy array; each assignment outside of a stroke
+is a stroke of its own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_memseg.annotation.cells import CACHE_BYTES, check_inside
+from napari_memseg.annotation.codec import Patch
+from napari_memseg.annotation.corrections import Corrections, Stroke, now_utc
+from napari_memseg.annotation.dirty import DIRTY_BYTES, DirtyCells, Mask
+from napari_memseg.annotation.indexing import Points, parse
+from napari_memseg.annotation.journal import CHANGES, Journal
+from napari_memseg.errors import ClassTableError, GeometryError, SessionError
+from napari_memseg.geometry import Box, Zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_memseg.models.classes import ClassTable
+
+GROUP_SECONDS = 1.0
+GROUP_DABS = 100
+"""What a crash in mid-stroke may cost: so much, whichever comes first."""
+
+State = Literal["saved", "pending", "failed"]
+
+
+@dataclass
+class _Open:
+    """The stroke that is being made."""
+
+    stroke: Stroke
+    whole: bool
+    """All of it or nothing goes to disk, whatever its size."""
+    since: float
+    dabs: int = 0
+
+
+class Overlay(DirtyCells):
+    """A user's opinions as an array (z, y, x): read from any thread, painted on by the one that made it.
+
+    Parameters
+    ----------
+    corrections : Corrections
+        Where it is stored.
+    shape : (z, y, x)
+        Of the session's working level, in voxels.
+    classes : ClassTable
+        What may be painted.
+    user : str, optional
+        Who paints; by default who is logged in.
+    clock : callable
+        Seconds that never run backwards.
+    cache_bytes, dirty_bytes : int
+        Budgets for cells as they are on disk, and for changed ones.
+
+    Attributes
+    ----------
+    changed : list of callable
+        Each is called with the box of voxels that changed, on the painting thread.
+    run_id : str or None
+        The newest run that the user sees, noted with each stroke.
+    """
+
+    def __init__(
+        self,
+        corrections: Corrections,
+        shape: Zyx,
+        classes: ClassTable,
+        *,
+        user: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        cache_bytes: int = CACHE_BYTES,
+        dirty_bytes: int = DIRTY_BYTES,
+    ) -> None:
+        super().__init__(corrections, shape, classes.dtype, cache_bytes=cache_bytes, dirty_bytes=dirty_bytes)
+        self.user = user or login_name()
+        self.changed: list[Callable[[Box], None]] = []
+        self.run_id: str | None = None
+        self._owner, self._clock = threading.get_ident(), clock
+        self._journal = Journal(corrections.steps())
+        self._open: _Open | None = None
+        self._failed = False
+        self.set_classes(classes)
+
+    def set_classes(self, classes: ClassTable) -> None:
+        """Take another class table of the same dtype: what may be painted from now on."""
+        self.classes = classes
+        self._allowed = np.array([*classes.ids, classes.background_opinion], self.dtype)
+
+    # Painting
+
+    def __setitem__(self, index: Any, value: ArrayLike) -> None:
+        """Paint, as numpy would assign; a stroke of its own where none is open.
+
+        Raises
+        ------
+        ClassTableError
+            If a value is no class of the table; nothing is painted.
+        SessionError
+            If it could not be stored: then it is not in memory either.
+        """
+        self._own()
+        values, selection = self._check(value), parse(index, self.shape)
+        if isinstance(selection, Points):
+            pieces, box = self.assign_points(selection, values), selection.box if selection.z.size else None
+        else:
+            pieces, box = (
+                self.assign_strided(selection, values),
+                selection.box,
+            )
+        if box is not None and not box.is_empty:
+            self._paint(pieces, box, alone="paint" if values.any() else "withdraw")
+
+    def fill(
+        self, box: Box, value: int, mask: Mask | None = None, *, tool: str = "fill", kind: str = "fill"
+    ) -> int | None:
+        """Give all voxels of a box, or of a mask in it, one value: one stroke, stored whole or not at all.
+
+        Parameters
+        ----------
+        box : Box
+            Of any size: it passes through memory cell by cell.
+        value : int
+            As for painting; 0 withdraws.
+        mask : bool array, or callable of Box -> bool array, optional
+            Which voxels, as large as the box; a callable is asked cell by cell.
+        tool, kind : str
+            For the log; ``kind`` is one of ``fill``, ``bulk``, ``withdraw``, ``import``.
+
+        Returns
+        -------
+        int or None
+            The seq of the stroke; None if nothing changed.
+        """
+        self._own()
+        check_inside(box, self.shape)
+        if isinstance(mask, np.ndarray) and mask.shape != box.shape:
+            raise GeometryError(f"The mask is of shape {mask.shape}, but the box is of {box.shape} voxels.")
+        values = self._check(value)
+        self._begin(tool, _known(kind), whole=True)
+        self._paint(self.assign_masked(box, values, mask), box)
+        return self.commit()
+
+    @contextmanager
+    def stroke(self, *, tool: str = "brush", kind: str = "paint") -> Iterator[Overlay]:
+        """Gather all that is painted in the ``with`` body into one stroke, on disk when it ends."""
+        self.begin_stroke(tool=tool, kind=kind)
+        try:
+            yield self
+        finally:
+            self.commit()
+
+    def begin_stroke(self, *, tool: str = "brush", kind: str = "paint") -> None:
+        """Open a stroke (button down); one that is still open is stored first."""
+        self._begin(tool, _known(kind), whole=False)
+
+    def commit(self) -> int | None:
+        """Store and close the open stroke (button up).
+
+        Returns
+        -------
+        int or None
+            The seq of what is now on disk; None if there was nothing to store.
+
+        Raises
+        ------
+        SessionError
+            If it could not be stored: memory is back at what is on disk, and ``state`` is ``failed``.
+        """
+        self._own()
+        seq = self._store(last=True)
+        self._open = None
+        return seq
+
+    def flush(self) -> int | None:
+        """Store what is pending of the open stroke, and leave it open; errors as for ``commit``."""
+        self._own()
+        return None if self._open is None or self._open.whole else self._store(last=False)
+
+    def _begin(self, tool: str, kind: str, *, whole: bool, undoes: int | None = None) -> None:
+        self.commit()
+        self.retry()
+        stroke = Stroke(kind=kind, tool=tool, user=self.user, run_id=self.run_id, undoes=undoes)
+        self._open = _Open(stroke, whole, self._clock())
+
+    def _paint(self, pieces: Iterator[None], box: Box, alone: str = "paint") -> None:
+        """Take the pieces of one dab, inside the open stroke or one of its own, of kind ``alone``."""
+        of_its_own = self._open is None
+        if of_its_own:
+            self._begin("array", alone, whole=True)
+        try:
+            for _ in pieces:
+                self._make_room()
+        except BaseException:
+            self._roll_back()
+            raise
+        self._tell(box)
+        if of_its_own:
+            self.commit()
+        else:
+            self._after_dab()
+
+    def _check(self, value: ArrayLike) -> NDArray[Any]:
+        """Return values that the overlay may hold, in its dtype."""
+        values = np.asarray(value)
+        if values.dtype.kind not in "iu" or not np.isin(values, self._allowed).all():
+            found = np.unique(values)[:10].tolist()
+            raise ClassTableError(
+                f"{values.dtype} values {found} cannot all be painted. Possible are 0 (withdraw), classes "
+                f"{list(self.classes.ids[1:])}, and {self.classes.background_opinion} (this is background). "
+                "Add a class to the session first."
+            )
+        return values.astype(self.dtype, copy=False)
+
+    # Undo
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return self._journal.undoable is not None
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a step to bring back."""
+        return self._journal.redoable is not None
+
+    def undo(self) -> int | None:
+        """Take the last step back: exactly the opinions before it, also after a restart.
+
+        Returns
+        -------
+        int or None
+            The seq under which that was stored; None if there is nothing to take back.
+        """
+        self.commit()
+        step = self._journal.undoable
+        return None if step is None else self._walk(step, "undo", Patch.undo, backwards=True)
+
+    def redo(self) -> int | None:
+        """Bring back the step that was taken back last; as for ``undo``."""
+        self.commit()
+        step = self._journal.redoable
+        return None if step is None else self._walk(step, "redo", Patch.redo, backwards=False)
+
+    def _walk(
+        self, step: int, kind: str, apply: Callable[[Patch, NDArray[Any]], None], *, backwards: bool
+    ) -> int | None:
+        ids = self._corrections.patches(step)
+        self._begin(kind, kind, whole=True, undoes=step)
+        self._paint(self._applied(ids[::-1] if backwards else ids, apply), self._corrections.box_of(step))
+        return self.commit()
+
+    def _applied(self, ids: list[int], apply: Callable[[Patch, NDArray[Any]], None]) -> Iterator[None]:
+        for patch_id in ids:
+            key, patch = self._corrections.patch(patch_id, self.dtype)
+            with self._lock:
+                cell = self._look(key).copy()
+            apply(patch, cell)
+            self.assign(key, ..., cell)
+            yield
+
+    # Storing
+
+    @property
+    def state(self) -> State:
+        """What the badge shows: ``saved`` only if everything that can be seen is on disk."""
+        if self._failed:
+            return "failed"
+        return "pending" if self.has_pending else "saved"
+
+    def retry(self) -> None:
+        """See whether the disk takes anything again, after it refused; painting starts with this.
+
+        Raises
+        ------
+        SessionError
+            If it still refuses.
+        """
+        try:
+            if self._failed or self._corrections.read_only:
+                self._corrections.probe()
+            self._failed = False
+        except (sqlite3.Error, OSError) as error:
+            raise _refused(error, "Nothing was painted") from error
+
+    def _after_dab(self) -> None:
+        """Store a lasting stroke in parts, so that a crash costs a second of it at most."""
+        if self._open is None or self._open.whole:
+            return
+        self._open.dabs += 1
+        if self._open.dabs >= GROUP_DABS or self._clock() - self._open.since >= GROUP_SECONDS:
+            self._store(last=False)
+
+    def _make_room(self) -> None:
+        """Keep changed cells within their budget: on disk, or in the open transaction."""
+        if self._open is None or not self.is_full:
+            return
+        if self._open.whole:
+            self.spill()
+        else:
+            self._store(last=False)
+
+    def _store(self, *, last: bool) -> int | None:
+        """Commit what is pending as one part of the open stroke."""
+        if self._open is None:
+            return None
+        stroke = replace(self._open.stroke, utc=now_utc())
+        try:
+            self.spill()
+            seq = self._corrections.commit(stroke)
+        except (sqlite3.Error, OSError) as error:
+            self._roll_back()
+            self._failed = True
+            raise _refused(error, "What was painted since the last save is gone") from error
+        except BaseException:
+            self._roll_back()
+            raise
+        self.saved()
+        self._open.since, self._open.dabs = self._clock(), 0
+        if seq is not None:
+            self._remember(seq, last=last)
+        return seq
+
+    def _remember(self, seq: int, *, last: bool) -> None:
+        if self._open is None:
+            return
+        step = self._open.stroke.step or seq
+        self._journal.record(step, self._open.stroke.kind, self._open.stroke.undoes)
+        if not last:
+            self._open.stroke = replace(self._open.stroke, step=step)
+
+    def _roll_back(self) -> None:
+        """Forget everything that is not on disk."""
+        self._open = None
+        self.forget()
+        self._journal = Journal(self._corrections.steps())
+        self._tell(Box.whole(self.shape))
+
+    def _tell(self, box: Box) -> None:
+        for listener in self.changed:
+            listener(box)
+
+    def _own(self) -> None:
+        if threading.get_ident() != self._owner:
+            raise RuntimeError(
+                "Only the thread that opened the session may paint. Send the change to it, "
+                "for example by a Qt signal; reading is possible from any thread."
+            )
+
+
+def _known(kind: str) -> str:
+    if kind not in CHANGES:
+        raise SessionError(f"{kind!r} is no kind of stroke. There are: {', '.join(CHANGES)}.")
+    return kind
+
+
+def _refused(error: Exception, what: str) -> SessionError:
+    return SessionError(
+        f"The correction could not be stored ({error}). {what}; everything saved before is safe. "
+        "Make space, or the folder writable, and paint again."
+    )
+
+
+def login_name() -> str:
+    """Return who is logged in, as far as the system can say."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,203 @@
+"""``session.json``: which image the corrections belong to, and what their numbers mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from napari_memseg.annotation.corrections import now_utc
+from napari_memseg.annotation.database import SCHEMA
+from napari_memseg.errors import ClassTableError, InputError, SessionError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.io.files import atomic_write
+from napari_memseg.models.classes import PALETTE, ClassTable, LabelClass
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_memseg.io.volume import Volume
+
+NAME = "session.json"
+CORRECTIONS = "corrections.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """What is remembered of the image, to open it again and to know it again."""
+
+    source: str
+    name: str
+    fingerprint: str
+    shape: tuple[int, ...]
+    """Of level 0, in voxels."""
+    dtype: str
+    voxel_size: tuple[float, ...] | None
+    """Of level 0, in ``unit``."""
+    unit: str | None
+
+    @classmethod
+    def of(cls, image: Volume) -> ImageRecord:
+        """Describe an open image."""
+        return cls(
+            source=absolute(image.source),
+            name=image.name,
+            fingerprint=image.fingerprint,
+            shape=tuple(image.shape),
+            dtype=str(image.dtype),
+            voxel_size=None if image.voxel_size is None else tuple(image.voxel_size),
+            unit=image.unit,
+        )
+
+    def check(self, image: Volume, folder: Path) -> None:
+        """Refuse any image but this one: corrections drawn on one mean nothing on another.
+
+        Raises
+        ------
+        SessionError
+            If the fingerprints differ.
+        """
+        if image.fingerprint != self.fingerprint:
+            raise SessionError(
+                f"The session {folder} belongs to {self.name!r} ({self.source}: {self.dtype}, "
+                f"{self.shape}), and {image.source} ({image.dtype}, {tuple(image.shape)}) is another image, "
+                "or was changed since. Put the original back, or begin a new session for this one."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """The content of ``session.json``."""
+
+    schema: int = SCHEMA
+    created: str
+    image: ImageRecord
+    level: int
+    """Of the image's pyramid: its grid is that of overlay and runs."""
+    shape: Zyx
+    """Of that level, in voxels."""
+    classes: ClassTable
+
+    @classmethod
+    def new(cls, image: Volume, classes: ClassTable, level: int) -> SessionRecord:
+        """Describe a session that begins.
+
+        Raises
+        ------
+        SessionError
+            If the image has no such level.
+        """
+        if not 0 <= level < len(image.arrays):
+            raise SessionError(
+                f"{image.name!r} has no level {level}. It has {len(image.arrays)}, and 0 is the finest."
+            )
+        shape = zyx(image.arrays[level].shape)
+        about = ImageRecord.of(image)
+        return cls(created=now_utc(), image=about, level=level, shape=shape, classes=classes)
+
+    @classmethod
+    def load(cls, folder: Path) -> SessionRecord:
+        """Read the record of a session folder; keys that a newer program added are passed over.
+
+        Raises
+        ------
+        SessionError
+            If the folder is no session, or its record is damaged.
+        """
+        try:
+            row = json.loads((folder / NAME).read_bytes())
+            return cls(
+                schema=int(row["schema"]),
+                created=str(row["created"]),
+                image=_image(row["image"]),
+                level=int(row["level"]),
+                shape=zyx(row["shape"]),
+                classes=ClassTable.from_json(row["classes"]),
+            )
+        except FileNotFoundError:
+            raise SessionError(
+                f"{folder} is no session: there is no {NAME} in it. Make one with `napari-memseg session "
+                "FOLDER new IMAGE` or Session.create()."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, ClassTableError) as error:
+            raise SessionError(
+                f"{folder / NAME} cannot be read ({type(error).__name__}: {error}). The strokes in "
+                "corrections.sqlite are safe; restore the file from a copy of the session."
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Write the record, all at once."""
+        row = {**asdict(self), "classes": self.classes.to_json()}
+        atomic_write(folder / NAME, json.dumps(row, indent=1).encode())
+
+    def open_image(self, folder: Path, image: Volume | None = None) -> Volume:
+        """Return the session's image, opened by its source where it is not given.
+
+        Raises
+        ------
+        SessionError
+            If it cannot be found, or is another one.
+        """
+        image = image or _reopen(self.image.source, folder)
+        self.image.check(image, folder)
+        return image
+
+    def with_class(self, class_id: int, name: str, color: str | None = None) -> SessionRecord:
+        """Return the record with one class more.
+
+        Raises
+        ------
+        ClassTableError
+            If the id has a meaning already, which it keeps for ever.
+        """
+        if class_id in self.classes.ids:
+            raise ClassTableError(
+                f"Class {class_id} exists already. An id keeps its meaning: use another, or rename the class."
+            )
+        new = LabelClass(class_id, name, color or PALETTE[(len(self.classes) - 1) % len(PALETTE)])
+        rising = sorted((*self.classes, new), key=lambda c: c.id)
+        return replace(self, classes=ClassTable(tuple(rising)))
+
+    def with_class_renamed(self, class_id: int, name: str, color: str | None = None) -> SessionRecord:
+        """Return the record with another name, and perhaps colour, for a class.
+
+        Raises
+        ------
+        ClassTableError
+            If there is no such class.
+        """
+        if class_id not in self.classes.ids:
+            raise ClassTableError(f"There is no class {class_id}. There are: {list(self.classes.ids)}.")
+        rows = (LabelClass(c.id, name, color or c.color) if c.id == class_id else c for c in self.classes)
+        return replace(self, classes=ClassTable(tuple(rows)))
+
+
+def _reopen(source: str, folder: Path) -> Volume:
+    from napari_memseg.io.formats import open_volume
+
+    try:
+        return open_volume(source)
+    except (InputError, OSError) as error:
+        raise SessionError(
+            f"The image of {folder} is no longer at {source} ({error}). Put it back, or open the session "
+            "with image= and the image from its new place."
+        ) from error
+
+
+def _image(row: dict[str, Any]) -> ImageRecord:
+    size = row["voxel_size"]
+    return ImageRecord(
+        source=str(row["source"]),
+        name=str(row["name"]),
+        fingerprint=str(row["fingerprint"]),
+        shape=tuple(int(n) for n in row["shape"]),
+        dtype=str(row["dtype"]),
+        voxel_size=None if size is None else tuple(float(n) for n in size),
+        unit=row["unit"],
+    )
+
+
+def absolute(source: str) -> str:
+    """Return a source that is found from any working directory."""
+    return source if "://" in source else os.path.abspath(source)

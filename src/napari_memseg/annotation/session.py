@@ -1,0 +1,425 @@
+"""A session: one image, what people think of it, and what networks predicted.
+
+One folder holds all of it, and outlives every crash::
+
+    session.json        image, class table, working level, schema version
+    corrections.sqlite  the only truth about a user's work
+    runs/0001, ...      predictions, each with its parent in runs/0001.json
+    models/, exports/   checkpoints; merged labels with their provenance
+    .lock               who edits; everybody else reads
+
+Nothing in it is ever deleted, except unfinished files that a kill left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_memseg.annotation.cells import check_inside
+from napari_memseg.annotation.composite import Composite
+from napari_memseg.annotation.corrections import Confirmed, Corrections, Stroke
+from napari_memseg.annotation.database import SCHEMA, create_database
+from napari_memseg.annotation.lock import SessionLock
+from napari_memseg.annotation.overlay import Overlay, login_name
+from napari_memseg.annotation.record import CORRECTIONS, SessionRecord
+from napari_memseg.annotation.recovery import sweep
+from napari_memseg.annotation.replay import check_replay
+from napari_memseg.annotation.runs import Run, RunLabels, list_runs, new_run, run_chain
+from napari_memseg.annotation.snapshot import Snapshot
+from napari_memseg.errors import SessionError
+from napari_memseg.io.files import part_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_memseg.geometry import Box, Zyx
+    from napari_memseg.io.volume import Volume
+    from napari_memseg.models.classes import ClassTable
+
+_log = logging.getLogger(__name__)
+
+SAMPLE = 8
+"""Cells that are replayed when a session is opened; ``verify`` replays all."""
+
+
+class Session:
+    """An open session; ``create`` and ``open`` make one, ``close`` or ``with`` ends it.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    read_only : bool
+        Nothing can be painted, confirmed or renamed here.
+    corrections : Corrections
+        The database.
+    overlay : Overlay
+        The array that is painted on, by the thread that opened the session.
+    notes : list of str
+        What a user should be told about the opening: strokes recovered, why it is read-only.
+    """
+
+    def __init__(
+        self, path: Path, record: SessionRecord, corrections: Corrections, lock: SessionLock | None
+    ) -> None:
+        self.path, self.corrections = path, corrections
+        self.read_only = corrections.read_only
+        self.notes: list[str] = []
+        self._record, self._lock, self._closed = record, lock, False
+        self._image: Volume | None = None
+        self._open_overlay()
+
+    @classmethod
+    def create(
+        cls, path: str | Path, image: Volume, classes: ClassTable, level: int = 0, *, user: str | None = None
+    ) -> Session:
+        """Begin a session and open it for editing.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that does not exist yet; it appears whole or not at all.
+        image : Volume
+            What is to be segmented. Its source and fingerprint are stored, not its voxels.
+        classes : ClassTable
+            More can be added later.
+        level : int
+            The working level: the overlay and all runs are on its grid.
+        user : str, optional
+            Who paints; by default who is logged in.
+
+        Raises
+        ------
+        InputError
+            If something is at ``path``.
+        SessionError
+            If the image has no such level.
+        """
+        record = SessionRecord.new(image, classes, level)
+        with part_folder(path) as part:
+            for folder in ("runs", "models", "exports"):
+                (part / folder).mkdir()
+            record.save(part)
+            create_database(part / CORRECTIONS)
+        return cls.open(path, image=image, user=user)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        read_only: bool | None = False,
+        *,
+        takeover: bool = False,
+        image: Volume | None = None,
+        user: str | None = None,
+    ) -> Session:
+        """Open a session folder.
+
+        Parameters
+        ----------
+        path : path-like
+            Of the session.
+        read_only : bool or None
+            True takes no lock and writes nothing. None edits if that is possible, and reads otherwise.
+        takeover : bool
+            Edit although a process on another machine did not close the session.
+        image : Volume, optional
+            The image, if it is open already or has moved.
+        user : str, optional
+            Who paints; by default who is logged in.
+
+        Raises
+        ------
+        SessionLockedError
+            If somebody else is editing it.
+        SessionError
+            If it is no session, is damaged, or belongs to another image.
+        """
+        folder = Path(path)
+        record = SessionRecord.load(folder)
+        notes = []
+        if record.schema > SCHEMA:
+            read_only = True
+            notes.append(f"read-only: written by a newer program (schema {record.schema}, known is {SCHEMA})")
+        with ExitStack() as undo:
+            lock = None if read_only else _lock(folder, takeover, read_only, notes)
+            if lock:
+                undo.callback(lock.release)
+            corrections = Corrections(folder / CORRECTIONS, read_only=lock is None)
+            undo.callback(corrections.connection.close)
+            session = cls(folder, record, corrections, lock)
+            session.notes += notes
+            session.overlay.user = user or login_name()
+            session._examine(image)
+            undo.pop_all()
+        return session
+
+    def _examine(self, image: Volume | None) -> None:
+        """Check what was found on disk, and clean up behind a crash."""
+        if image is not None or not self.read_only:
+            self._image = self._record.open_image(self.path, image)
+        faults = check_replay(self.corrections, SAMPLE)
+        if faults and not self.read_only:
+            raise SessionError(
+                f"The corrections of {self.path} contradict their log: {faults[0]}. Open the session with "
+                "read_only=True to look and to back up, or restore a backup with recovery.restore()."
+            )
+        self.notes += faults
+        if self.corrections.schema > SCHEMA:
+            self.notes.append(
+                f"read-only: the corrections have schema {self.corrections.schema}, known is {SCHEMA}"
+            )
+        if self.recovered:
+            self.notes.append(f"recovered {self.recovered} strokes: the session was not closed")
+        if self._lock and not self.read_only:
+            swept = sweep(self.path, self._lock.since)
+            self.notes += [f"deleted the unfinished {path.name}" for path in swept]
+        for note in self.notes:
+            _log.info("%s: %s", self.path, note)
+
+    def _open_overlay(self, user: str | None = None) -> None:
+        self.overlay = Overlay(self.corrections, self.shape, self.classes, user=user)
+        runs = self.runs()
+        self.overlay.run_id = runs[-1].id if runs else None
+
+    # What is there
+
+    @cached_property
+    def image(self) -> Volume:
+        """The image, opened from its source where it was not given; refused if it is another one."""
+        return self._image or self._record.open_image(self.path)
+
+    @property
+    def classes(self) -> ClassTable:
+        """What the numbers mean."""
+        return self._record.classes
+
+    @property
+    def level(self) -> int:
+        """The working level of the image, whose grid overlay and runs share."""
+        return self._record.level
+
+    @property
+    def shape(self) -> Zyx:
+        """Of the working level, in voxels."""
+        return self._record.shape
+
+    @property
+    def recovered(self) -> int:
+        """Strokes that were stored after the last clean close, and found again."""
+        return 0 if self.read_only else self.corrections.recovered
+
+    def info(self) -> dict[str, Any]:
+        """Describe the session in plain JSON values."""
+        about = self._record.image
+        newest = self.runs()[-1:]
+        return {
+            "path": str(self.path),
+            "read_only": self.read_only,
+            "schema": self._record.schema,
+            "created": self._record.created,
+            "image": about.source,
+            "name": about.name,
+            "dtype": about.dtype,
+            "voxel_size": None if about.voxel_size is None else list(about.voxel_size),
+            "unit": about.unit,
+            "level": self.level,
+            "shape": list(self.shape),
+            "classes": self.classes.to_json(),
+            "strokes": self.corrections.seq,
+            "painted_cells": len(self.corrections.keys()),
+            "confirmed": len(self.corrections.confirmed()),
+            "runs": [run.id for run in self.runs()],
+            "newest_run": newest[0].id if newest else None,
+            "recovered": self.recovered,
+            "notes": self.notes,
+        }
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """Yield every stroke, oldest first, as plain JSON values."""
+        return self.corrections.log()
+
+    def verify(self) -> dict[str, Any]:
+        """Replay all strokes, and compare the result with what is painted.
+
+        Returns
+        -------
+        dict
+            ``ok``, ``strokes``, ``cells``, ``faults`` (texts) and ``integrity`` (what SQLite says).
+        """
+        faults, integrity = check_replay(self.corrections), self.corrections.integrity()
+        return {
+            "ok": not faults and integrity == "ok",
+            "strokes": self.corrections.seq,
+            "cells": len(self.corrections.keys()),
+            "faults": faults,
+            "integrity": integrity,
+        }
+
+    def backup(self, destination: str | Path) -> Path:
+        """Copy everything that is on disk of the corrections to a new file, while painting goes on.
+
+        Raises
+        ------
+        InputError
+            If something is at ``destination``.
+        """
+        self.corrections.backup(Path(destination))
+        return Path(destination)
+
+    # Runs, and what is seen
+
+    def runs(self) -> tuple[Run, ...]:
+        """Return the runs that were begun, the oldest first."""
+        return list_runs(self.path / "runs")
+
+    def new_run(self, parent: str | None = None) -> tuple[str, Path]:
+        """Claim a new run, to be written at the path that is returned.
+
+        Parameters
+        ----------
+        parent : str, optional
+            The run that shows through until this one has predicted; by default the newest.
+
+        Returns
+        -------
+        run_id, path
+            Nothing is at the path yet. Corrections are not touched, so no lock is needed.
+        """
+        run = new_run(self.path / "runs", parent)
+        self.overlay.run_id = run.id
+        return run.id, run.path
+
+    def composite(self, *, seq: int | None = None, run: str | None = None) -> Composite:
+        """Return what is to be seen: live, or as it was after one stroke.
+
+        Parameters
+        ----------
+        seq : int, optional
+            Frozen after this stroke; by default live.
+        run : str, optional
+            The newest run to show; by default the newest there is.
+        """
+        if seq is not None:
+            return self.snapshot(seq=seq, run=run).composite
+        chain = run_chain(self.runs(), run or self._newest())
+        labels = [RunLabels(r, self.shape, self.classes) for r in chain]
+        return Composite(self.overlay, labels, self.classes)
+
+    def snapshot(self, *, seq: int | None = None, run: str | None = None) -> Snapshot:
+        """Freeze what is on disk, or what was there after one stroke: to train on, or to export.
+
+        Parameters as for ``composite``; with no ``seq`` that of the last stroke on disk. A stroke
+        that is still open is not in it.
+
+        Raises
+        ------
+        SessionError
+            If there is no such seq or run.
+        """
+        newest = run or self._newest()
+        uri = self.corrections.uri
+        return Snapshot(uri, self.shape, self.classes, self.runs(), seq=seq, run_id=newest)
+
+    def _newest(self) -> str | None:
+        runs = self.runs()
+        return runs[-1].id if runs else None
+
+    # What may change
+
+    def confirm(self, box: Box) -> int:
+        """Declare that all that is shown in ``box`` is right: it becomes training truth.
+
+        Returns
+        -------
+        int
+            What ``unconfirm`` asks for.
+        """
+        check_inside(box, self.shape)
+        self.overlay.run_id = self._newest()
+        with self._noting("confirm") as stroke:
+            return self.corrections.confirm(box, stroke)
+
+    def unconfirm(self, confirmed_id: int) -> None:
+        """Take a confirmation back; that it was there stays in the log."""
+        with self._noting("unconfirm") as stroke:
+            self.corrections.unconfirm(confirmed_id, stroke)
+
+    def confirmed(self) -> list[Confirmed]:
+        """Return the regions that count as checked."""
+        return self.corrections.confirmed()
+
+    @contextmanager
+    def _noting(self, kind: str) -> Iterator[Stroke]:
+        self.overlay.commit()
+        try:
+            yield Stroke(kind=kind, tool=kind, user=self.overlay.user, run_id=self.overlay.run_id)
+        except (sqlite3.Error, OSError) as error:
+            self.corrections.rollback()
+            raise SessionError(f"This could not be stored ({error}). Make space, and try again.") from error
+
+    def add_class(self, class_id: int, name: str, color: str | None = None) -> None:
+        """Add a class; an id that has a meaning keeps it.
+
+        Where the id needs a wider dtype, ``overlay`` becomes a new object.
+
+        Raises
+        ------
+        ClassTableError
+            If the id is taken.
+        """
+        self._set_classes(self._record.with_class(class_id, name, color))
+
+    def rename_class(self, class_id: int, name: str, color: str | None = None) -> None:
+        """Give a class another name, and perhaps another colour.
+
+        Raises
+        ------
+        ClassTableError
+            If there is no such class.
+        """
+        self._set_classes(self._record.with_class_renamed(class_id, name, color))
+
+    def _set_classes(self, record: SessionRecord) -> None:
+        self.overlay.commit()
+        self.corrections.probe()
+        record.save(self.path)
+        self._record = record
+        if self.classes.dtype == self.overlay.dtype:
+            self.overlay.set_classes(self.classes)
+        else:
+            self._open_overlay(self.overlay.user)
+
+    # The end
+
+    def close(self) -> None:
+        """Store what is pending, and let others edit; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        with ExitStack() as ending:
+            if self._lock:
+                ending.callback(self._lock.release)
+            ending.callback(self.corrections.close)
+            self.overlay.commit()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock(folder: Path, takeover: bool, read_only: bool | None, notes: list[str]) -> SessionLock | None:
+    try:
+        return SessionLock(folder, takeover=takeover)
+    except SessionError as error:
+        if read_only is not None:
+            raise
+        notes.append(f"read-only: {error}")
+        return None
