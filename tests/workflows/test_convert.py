@@ -27,7 +27,7 @@ class Source:
         self.shape, self.dtype, self.chunks, self.seed = shape, self.voxels.dtype, chunks, seed
         self.arrays = [self]
         self.voxel_size, self.unit, self.name = (2.0, 0.5, 0.5), "micrometer", "bone"
-        self.read_voxels = 0
+        self.read_voxels = self.largest = 0
 
     @property
     def fingerprint(self):
@@ -35,6 +35,7 @@ class Source:
 
     def read(self, box, level=0):
         self.read_voxels += box.size
+        self.largest = max(self.largest, box.size)
         return self.voxels[box.slices]
 
 
@@ -95,6 +96,32 @@ def test_a_box_is_converted_alone(tmp_path, small_rows):
     source, copy = Source(), tmp_path / "copy.ome.zarr"
     list(convert(source, copy, ConvertConfig(chunk=16, box="5:50,0:20,3:33")))
     assert np.array_equal(open_pyramid(copy).levels[0][...], source.voxels[5:50, 0:20, 3:33])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, ">u2"])
+@pytest.mark.parametrize("box", [None, "3:50,5:37,7:30"])
+def test_pages_wider_than_a_row_are_read_once_and_never_all_at_once(tmp_path, small_rows, dtype, box):
+    source = Source(dtype=dtype, chunks=(1, 37, 33))
+    steps = list(convert(source, tmp_path / "copy", ConvertConfig(chunk=16, box=box)))
+    image = open_pyramid(tmp_path / "copy").levels[0][...]
+    expected = source.voxels if box is None else source.voxels[3:50, 5:37, 7:30]
+    assert len(steps) > 6
+    assert np.array_equal(image, expected)
+    assert source.read_voxels == expected.size
+    assert source.largest <= 16 * 16 * 48
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_pages_are_gone_on_from_in_the_middle_of_a_slab(tmp_path, small_rows):
+    pages = {"chunks": (1, 37, 33)}
+    first = convert(Source(**pages), tmp_path / "copy", SMALL)
+    for _ in range(4):
+        next(first)
+    first.close()
+    assert (tmp_path / "copy.part" / "slab").exists()
+    list(convert(Source(**pages), tmp_path / "copy", SMALL))
+    list(convert(Source(), tmp_path / "undisturbed", SMALL))
+    assert files(tmp_path / "copy") == files(tmp_path / "undisturbed")
 
 
 def test_voxel_size_and_unit_may_be_given_or_stay_unknown(tmp_path):
@@ -252,18 +279,21 @@ def test_a_box_outside_and_voxels_without_a_mean_are_refused_before_anything_is_
 
 CHILD = """
 import os, signal, sys
+from pathlib import Path
 from test_convert import SMALL, Source, module
-plan, flush, left = module.plan_rows, os.fsync, int(sys.argv[2])
+plan, left = module.plan_rows, int(sys.argv[2])
 module.plan_rows = lambda *args, **kw: plan(*args, **kw, limit=16 * 16 * 48)
 
-def fsync(descriptor):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    flush(descriptor)
+def deadly(call):
+    def counted(*args):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args)
+    return counted
 
-os.fsync = fsync
+os.fsync, Path.replace = deadly(os.fsync), deadly(Path.replace)  # zarr renames its chunks by the latter
 list(module.convert(Source(), sys.argv[1], SMALL))
 """
 
@@ -272,13 +302,15 @@ list(module.convert(Source(), sys.argv[1], SMALL))
 def test_killed_again_and_again_it_ends_byte_equal_to_an_undisturbed_copy(tmp_path, small_rows):
     list(convert(Source(), tmp_path / "undisturbed", SMALL))
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = []
-    for flushes in (2, 9, 23, 40, 61):
-        call = [sys.executable, "-c", CHILD, str(tmp_path / "copy"), str(flushes)]
+    done, torn = [], 0
+    for flushes_and_renames in (2, 17, 31, 45, 62, 80):
+        call = [sys.executable, "-c", CHILD, str(tmp_path / "copy"), str(flushes_and_renames)]
         assert subprocess.run(call, env=here, check=False).returncode == -signal.SIGKILL
         record = tmp_path / "copy.part" / "progress.json"
         done.append(json.loads(record.read_bytes())["rows"] if record.exists() else 0)
+        torn += len(list((tmp_path / "copy.part").rglob("*.partial")))
         assert not (tmp_path / "copy").exists()
+    assert torn > 0
     assert done == sorted(done)
     assert 0 < done[-1] < 12
     list(convert(Source(), tmp_path / "copy", SMALL))

@@ -4,6 +4,7 @@ The volume flows by in rows of whole chunks, and a kill costs the row it fell in
 
     DST.part/
     ├── image/           the OME-Zarr, growing     ──rename, last of all──>  DST
+    ├── slab             raw planes, where those that are stored are too wide for memory
     ├── progress.json    which job this is, how its rows are cut, how many are on the disk
     └── lock             held by the one process that writes
 
@@ -32,6 +33,7 @@ from napari_memseg.io.ome_zarr_metadata import VoxelSize, check_scale
 from napari_memseg.io.pyramid import Pyramid, check_dtype, create_image, open_pyramid
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.rows import Rows, plan_rows
+from napari_memseg.workflows.slabs import RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,9 +170,11 @@ class _Work:
         record = folder / "progress.json"
         if record.exists():
             return cls._read(record, job, volume)
-        if folder.exists() and any(path.name != "lock" for path in folder.iterdir()):
+        if folder.exists() and any(
+            path.name.split(".")[0] not in ("lock", "progress") for path in folder.iterdir()
+        ):
             raise InputError(
-                f"{folder} exists, but no conversion made it. Choose another destination, or move it."
+                f"{folder} exists, but no conversion made it. Choose another destination, or move it away."
             )
         chunk = zyx([job.chunk] * 3)
         return cls(folder, job, plan_rows(job.region(volume), written=chunk, read=volume.arrays[0].chunks), 0)
@@ -223,10 +227,10 @@ class _Work:
     def write_rows(self, volume: Volume) -> Iterator[Progress]:
         """Convert the rows that are left, and yield each once it cannot be lost."""
         image = self._open_image(volume)
-        away = zyx(-start for start in self.job.region(volume).start)
+        reader = RowReader(volume, self.job.region(volume), self.rows, self.folder / "slab")
         started = monotonic()
         for number, box in enumerate(self.rows.boxes(self.done), start=self.done):
-            image.write(box, volume.read(box.relative_to(away)))
+            image.write(box, reader.read(box))
             for _ in image.propagate(box, self._is_done(number, image)):
                 pass
             self._record(number + 1)

@@ -21,8 +21,8 @@ from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROW_VOXELS = 2**27
-"""The most voxels of a row: 256 MiB of uint16."""
+ROW_VOXELS = 2**26
+"""The most voxels of a row: 128 MiB of uint16."""
 
 
 @dataclass(frozen=True, slots=True)
