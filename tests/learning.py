@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.unet3d import UNet3d
 from napari_memseg.training.checkpoints import CheckpointSpec
-from napari_memseg.training.loop import TrainConfig, train_phase
+from napari_memseg.training.loop import TrainConfig, TrainStep, train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels
 
 WINDOW = Window(0.0, 200.0, "uint8")
@@ -69,11 +71,11 @@ def net(ids: tuple[int, ...] = (7, 200), seed: int = 0) -> UNet3d:
         return UNet3d(ClassTable.from_ids(ids), widths=(4, 8))
 
 
-def spec_for(model: Model, out: Any) -> CheckpointSpec:
+def spec_for(model: Model, out: str | Path) -> CheckpointSpec:
     card = Card(
         architecture=model.architecture, arguments=model.arguments, classes=model.classes, window=WINDOW
     )
-    return CheckpointSpec(out=out, card=card)
+    return CheckpointSpec(out=Path(out), card=card)
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -81,15 +83,19 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**(defaults | changes))
 
 
-def train(model: Model, volumes: list[TrainingVolume], out: Any, **changes: Any) -> list[Any]:
-    """Train the only phase of a model to the end, and return its steps."""
+def train_steps(
+    model: Model, volumes: list[TrainingVolume], out: str | Path, **changes: Any
+) -> Iterator[TrainStep]:
+    """Train the last phase of a model."""
     options = {name: changes.pop(name) for name in ("resume", "stop") if name in changes}
-    validation = changes.pop("validation", [])
-    (phase,) = model.training_plan()
-    settings = config(**changes)
-    return list(
-        train_phase(model, phase, volumes, validation, WINDOW, settings, spec_for(model, out), **options)
-    )
+    validation, phase = changes.pop("validation", []), changes.pop("phase", model.training_plan()[-1])
+    files = spec_for(model, out)
+    return train_phase(model, phase, volumes, validation, WINDOW, config(**changes), files, **options)
+
+
+def train(model: Model, volumes: list[TrainingVolume], out: str | Path, **changes: Any) -> list[TrainStep]:
+    """Train the last phase of a model to its end."""
+    return list(train_steps(model, volumes, out, **changes))
 
 
 def weights_of(model: Model) -> dict[str, torch.Tensor]:

@@ -293,8 +293,10 @@ class _Trainer:
         began, before = monotonic() - self.state.seconds, self._fraction()
         loss, parts = self._learn(next(batches), before)
         self.state.seconds = monotonic() - began
-        scores = self._validate() if self._is_due(before) else None
-        self.state.seconds = monotonic() - began
+        scores = None
+        if self._is_due(before):
+            scores = self._validate()
+            self.state.seconds = monotonic() - began
         return self._told(loss, parts, scores)
 
     def _batch(self, number: int) -> Batch:
@@ -343,12 +345,12 @@ class _Trainer:
         self.state.save(self.checkpoint.state(self.state.phase))
 
     def _finish(self) -> None:
-        """Go back to the best weights, and say on disk that the phase is done."""
+        """Say on disk that the phase is done, and go back to the best weights."""
         if not self.state.best:
             self._keep_best()
-        self.model.load_state_dict(self.state.best)
         self.state.finished = True
         self._save()
+        self.model.load_state_dict(self.state.best)
 
     def _told(self, loss: float, parts: dict[str, float], scores: Scores | None) -> TrainStep:
         step, steps = self.state.step, self.config.steps

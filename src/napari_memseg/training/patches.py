@@ -39,7 +39,7 @@ BALANCED = 2 / 3
 
 
 def place_patch(voxel: Zyx, patch: Zyx, shape: Zyx, align: Zyx, rng: np.random.Generator) -> Box:
-    """Put a patch around a voxel, at random, with the voxel in its middle half.
+    """Put a patch around a voxel, at random.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def place_patch(voxel: Zyx, patch: Zyx, shape: Zyx, align: Zyx, rng: np.random.G
         Draws the offset.
     """
     size = np.minimum(patch, shape)
-    before = rng.integers(size // 4, size - size // 4)
+    before = rng.integers(0, size)
     start = np.clip(np.array(voxel) - before, 0, np.array(shape) - size)
     return Box.at(zyx(start - start % align), zyx(size))
 
