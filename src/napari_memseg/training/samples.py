@@ -127,7 +127,7 @@ def check_arrays(volumes: Sequence[TrainingVolume], spec: SampleSpec) -> None:
         if missing := sorted(set(spec.arrays) - set(volume.arrays)):
             raise InputError(
                 f"This phase learns from {missing}, which earlier stages write, but for "
-                f"{volume.image.source} there is only {sorted(volume.arrays)}. Run them over it."
+                f"{volume.image.source} there is only {sorted(volume.arrays)}. Run those stages over it."
             )
 
 
