@@ -136,11 +136,19 @@ def _check_whole_chunks(array: zarr.Array[Any], slices: tuple[slice, ...], data:
         raise InputError(f"{data.dtype} values do not all fit an array of {array.dtype}. Convert them first.")
 
 
+def chunk_files_exist(array: zarr.Array[Any], slices: tuple[slice, ...]) -> bool:
+    """Whether every chunk that the slices touch was written, and is still there."""
+    return all(file.exists() for file in _chunk_files(array, slices))
+
+
+def _chunk_files(array: zarr.Array[Any], slices: tuple[slice, ...]) -> list[Path]:
+    spans = (range(s.start // c, -(-s.stop // c)) for s, c in zip(slices, array.chunks, strict=True))
+    return [_folder(array) / array.metadata.encode_chunk_key(index) for index in product(*spans)]
+
+
 def _fsync_chunks(array: zarr.Array[Any], slices: tuple[slice, ...]) -> None:
     """Flush chunk files, then the folders above them, whoever made these, up to the array's own."""
-    root = _folder(array)
-    spans = (range(s.start // c, -(-s.stop // c)) for s, c in zip(slices, array.chunks, strict=True))
-    files = [root / array.metadata.encode_chunk_key(index) for index in product(*spans)]
+    root, files = _folder(array), _chunk_files(array, slices)
     folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
     for path in [*files, *sorted(folders, key=lambda folder: -len(folder.parts))]:
         fsync_path(path)

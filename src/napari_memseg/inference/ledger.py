@@ -1,0 +1,121 @@
+"""What is done: one small database per writing process, merged when read.
+
+A row is added after the files that it speaks of are on disk, so a row without
+its data cannot exist; data without a row is merely computed again, to the same
+bytes::
+
+    chunk files ── fsync ── folders ── fsync ── row (stage, block, "done", xxh3)
+
+No two processes share a file, so nothing needs a lock. The journal is SQLite's
+rollback journal, since a write-ahead log needs memory that is shared by all readers
+and therefore fails on network disks; ``synchronous=FULL``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from napari_memseg.geometry import Zyx, zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+DONE, FAILED = "done", "failed"
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS block (
+    stage TEXT NOT NULL, block TEXT NOT NULL, status TEXT NOT NULL,
+    xxh3 TEXT NOT NULL, seconds REAL NOT NULL, utc TEXT NOT NULL,
+    PRIMARY KEY (stage, block))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finished (or failed) block of one stage."""
+
+    stage: str
+    block: Zyx
+    status: str = DONE
+    xxh3: str = ""
+    """Hash of the voxels that were written."""
+    seconds: float = 0.0
+    utc: str = ""
+    """When, as ISO 8601; filled in when the row is added."""
+
+
+class Ledger:
+    """The ledger of this process; its file is made with the first row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"ledger-{os.getpid()}-{uuid4().hex}.sqlite"
+        self._database: sqlite3.Connection | None = None
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write rows in one transaction; on return they are on disk."""
+        database = self._database = self._database or _create(self.path)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        values = [(r.stage, _text(r.block), r.status, r.xxh3, r.seconds, now) for r in rows]
+        with database:
+            database.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._database:
+            self._database.close()
+            self._database = None
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_ledgers(folder: Path) -> Iterator[Row]:
+    """Yield the rows of every process that ever wrote to this run."""
+    for path in sorted(folder.glob("ledger-*.sqlite")):
+        with closing(sqlite3.connect(path, timeout=60)) as database:
+            exists = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'block'").fetchone()
+            found = database.execute("SELECT * FROM block").fetchall() if exists else []
+        for stage, block, status, xxh3, seconds, utc in found:
+            yield Row(stage, _index(block), status, xxh3, seconds, utc)
+
+
+def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
+    """Return the indices of finished blocks per stage, all ledgers merged.
+
+    A block that failed in one process and was finished by another is done.
+    """
+    merged: dict[str, set[Zyx]] = {}
+    for row in read_ledgers(folder):
+        if row.status == DONE:
+            merged.setdefault(row.stage, set()).add(row.block)
+    return merged
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    """Make an empty ledger that one thread at a time may write to."""
+    database = sqlite3.connect(path, check_same_thread=False, timeout=60)
+    database.execute("PRAGMA synchronous = FULL")
+    with database:
+        database.execute(_TABLE)
+    return database
+
+
+def _text(block: Zyx) -> str:
+    return ",".join(map(str, block))
+
+
+def _index(text: str) -> Zyx:
+    return zyx(int(part) for part in text.split(","))

@@ -1,0 +1,96 @@
+"""Which block is next: what is looked at first, and never before what it needs.
+
+Blocks of the last stage are wanted in storage order, those under the eye of the
+viewer before all others. Each pulls the blocks of earlier stages that it reads, so
+that a place passes through all stages before the next one begins::
+
+    want second(0,0,1) ──needs──> first(0,0,0) done, first(0,0,1) not begun ──> next: first(0,0,1)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_memseg.geometry import cells
+from napari_memseg.inference.plan import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from napari_memseg.geometry import Box, Zyx
+    from napari_memseg.inference.plan import Plan
+
+
+class Schedule:
+    """The blocks that are still to be done, in an order that can change while it runs.
+
+    Parameters
+    ----------
+    plan : Plan
+        Says what a block reads.
+    blocks : iterable of Block
+        What is to be done. Whatever else they need is taken to be there.
+    """
+
+    def __init__(self, plan: Plan, blocks: Iterable[Block]) -> None:
+        self._plan = plan
+        depth = {stage.name: n for n, stage in enumerate(plan.stages)}
+        self._waiting = dict.fromkeys(sorted(blocks, key=lambda b: (-depth[b.stage], b.index)))
+        self._begun: set[Block] = set()
+        self._looked_at: Box | None = None
+
+    def __len__(self) -> int:
+        """Return how many blocks are not finished."""
+        return len(self._waiting) + len(self._begun)
+
+    def next(self, looked_at: Box | None = None) -> Block | None:
+        """Begin the most wanted block that can be begun; None if all wait for others to be finished."""
+        if looked_at != self._looked_at:
+            self._bring_forward(looked_at)
+        for target in self._waiting:
+            block = self._ready_for(target)
+            if block is not None:
+                del self._waiting[block]
+                self._begun.add(block)
+                return block
+        return None
+
+    def finished(self, block: Block) -> None:
+        """Take note that a block is on disk."""
+        self._begun.remove(block)
+
+    def _bring_forward(self, looked_at: Box | None) -> None:
+        self._looked_at = looked_at
+        self._waiting = dict.fromkeys(sorted(self._waiting, key=lambda block: not self._is_seen(block)))
+
+    def _is_seen(self, block: Block) -> bool:
+        if self._looked_at is None or block.stage != self._plan.stages[-1].name:
+            return False
+        return not (self._plan.box_of(block) & self._looked_at).is_empty
+
+    def _ready_for(self, block: Block) -> Block | None:
+        """Return the first block to begin so that ``block`` can be: itself, or what it lacks."""
+        free = True
+        for needed in self._needs(block):
+            if needed in self._begun:
+                free = False
+            elif needed in self._waiting:
+                return self._ready_for(needed)
+        return block if free else None
+
+    def _needs(self, block: Block) -> Iterator[Block]:
+        stage = self._plan.stage(block.stage)
+        makers = {array.name: maker for maker in self._plan.stages for array in maker.writes}
+        for read in stage.reads:
+            if (maker := makers.get(read.name)) is None:
+                continue
+            if maker.whole:
+                yield Block(maker.name, (0, 0, 0))
+                continue
+            box = stage.box(read, self._start(block), self._plan.core, self._plan.shape)
+            seen = box.refine(read.factor).clip(self._plan.shape)
+            yield from (Block(maker.name, index) for index in cells(seen, self._plan.core))
+
+    def _start(self, block: Block) -> Zyx:
+        z, y, x = (i * n for i, n in zip(block.index, self._plan.core, strict=True))
+        return z, y, x

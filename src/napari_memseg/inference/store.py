@@ -1,0 +1,222 @@
+"""Where a run's blocks go: labels, confidence, what stages keep, and the ledger of it all.
+
+A block is done when its chunks are on the disk and its row is in the ledger, in this
+order. Then the coarse chunks that it completes are built::
+
+    chunks ── fsync ──> row ──> coarse chunk, if this was its last child ── fsync ──> row
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from napari_memseg.errors import InputError, RunMismatchError
+from napari_memseg.geometry import Box, Zyx, cell_box, zyx
+from napari_memseg.inference.ledger import Ledger, Row, done_blocks
+from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.io.arrays import chunk_files_exist, open_array
+from napari_memseg.io.files import atomic_write, part_folder
+from napari_memseg.io.pyramid import (
+    create_array,
+    create_confidence,
+    create_labels,
+    open_pyramid,
+    write_durable,
+)
+from napari_memseg.models.base import SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import zarr
+    from numpy.typing import NDArray
+
+    from napari_memseg.io.pyramid import Pyramid
+
+CONFIDENCE = "confidence"
+"""Name of the group, and of the output, of one byte of certainty per voxel."""
+CARD = "run.json"
+
+
+def prepare(plan: Plan, *, restart: bool = False) -> None:
+    """Make the folders of a run, or make sure that those on disk belong to it.
+
+    Raises
+    ------
+    RunMismatchError
+        If a run of another plan is there; nothing is changed.
+    InputError
+        If something that is no run of ours is there.
+    """
+    destination = Path(plan.destination)
+    if restart and destination.exists():
+        read_run_card(destination)
+        shutil.rmtree(destination)
+    if destination.exists() and any(destination.iterdir()):
+        _compare(plan, Plan.from_json(read_run_card(destination)["plan"]))
+    else:
+        _create(plan, destination)
+
+
+def read_run_card(destination: Path) -> dict[str, Any]:
+    """Return what a run says of itself.
+
+    Raises
+    ------
+    InputError
+        If there is no run of ours.
+    """
+    try:
+        card: dict[str, Any] = json.loads((destination / "memseg" / CARD).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{destination} exists and is no run of napari-memseg, so nothing is written to it. "
+            "Choose another destination."
+        ) from error
+    return card
+
+
+def write_run_card(plan: Plan, **facts: Any) -> None:
+    """Write what a run says of itself: its plan, and how it went."""
+    card = {"id": plan.id, "plan": plan.to_json(), **facts}
+    atomic_write(plan.folder / CARD, json.dumps(card, indent=1).encode())
+
+
+def _compare(plan: Plan, there: Plan) -> None:
+    if differences := plan.differences(there):
+        raise RunMismatchError(
+            f"{plan.destination} holds a run of another kind: {'; '.join(differences)}. Ask for the same "
+            "again to go on with it, choose another destination, or discard it with --restart."
+        )
+
+
+def _create(plan: Plan, destination: Path) -> None:
+    """Make everything beside the final name, then rename."""
+    with part_folder(destination) as part:
+        grid: dict[str, Any] = {
+            "shape": plan.shape,
+            "chunk": plan.chunk,
+            "voxel_size": plan.voxel_size,
+            "unit": plan.unit,
+        }
+        if plan.segments:
+            create_labels(
+                part,
+                **grid,
+                dtype=plan.classes.dtype,
+                name=destination.name.partition(".")[0],
+                colors={c.id: c.color for c in plan.classes},
+                names={c.id: c.name for c in plan.classes},
+                fill_value=plan.classes.not_predicted,
+            )
+        if plan.segments and plan.confidence:
+            create_confidence(part / CONFIDENCE, **grid)
+        _create_arrays(plan, part / "memseg" / "stages")
+        card = {"id": plan.id, "plan": plan.to_json(), "finished": False}
+        atomic_write(part / "memseg" / CARD, json.dumps(card, indent=1).encode())
+
+
+def _create_arrays(plan: Plan, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for array in (array for stage in plan.stages for array in stage.writes):
+        inner = [n // f for n, f in zip(plan.core, array.factor, strict=True)]
+        chunks = [array.channels] if array.vector else [array.channels, *inner]
+        create_array(folder / array.name, shape=array.shape(plan.shape), dtype=array.dtype, chunks=chunks)
+
+
+@dataclass(eq=False)
+class Store:
+    """The disk's end of a run, for one process; one thread at a time."""
+
+    plan: Plan
+    done: dict[str, set[Zyx]] = field(default_factory=dict)
+    """Finished blocks and coarse chunks, by stage: what is known of all processes, and what this one adds."""
+
+    def __post_init__(self) -> None:
+        self.done = done_blocks(self.plan.folder)
+        self._ledger = Ledger(self.plan.folder)
+        for block in [b for b in self.plan.blocks() if self.is_done(b) and not self._is_there(b)]:
+            self.done[block.stage].discard(block.index)
+
+    def is_done(self, block: Block) -> bool:
+        """Whether a block was finished, by anybody, and still is."""
+        return block.index in self.done.get(block.stage, ())
+
+    def write(self, block: Block, made: Mapping[str, NDArray[Any]], seconds: float) -> None:
+        """Put a block on the disk, then into the ledger, then build the coarse chunks that it completes."""
+        box = self.plan.box_of(block)
+        for name, data in made.items():
+            if name in self._pyramids:
+                self._pyramids[name].write(box, data)
+            else:
+                write_durable(self._arrays[name], self._slices(name, box), data)
+        self._add([Row(block.stage, block.index, xxh3=_hash(made), seconds=seconds)])
+        if SCORES in made:
+            self.build_coarse(box)
+
+    def build_coarse(self, box: Box) -> None:
+        """Build the coarse chunks over ``box`` whose children are all there, and take note of them."""
+        for name, pyramid in self._pyramids.items():
+            for level, index in pyramid.propagate(box, partial(self._is_final, name)):
+                self._add([Row(f"{name}/{level}", index)])
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        rows = list(rows)
+        self._ledger.add(rows)
+        for row in rows:
+            self.done.setdefault(row.stage, set()).add(row.block)
+
+    def _is_final(self, name: str, level: int, chunk: Zyx) -> bool:
+        """Whether a chunk of a pyramid is done, or will never be written."""
+        if level > 0:
+            return chunk in self.done.get(f"{name}/{level}", ())
+        voxels = cell_box(chunk, self.plan.chunk, self.plan.shape)
+        core = zyx(a // n for a, n in zip(voxels.start, self.plan.core, strict=True))
+        return (voxels & self.plan.region).is_empty or self.is_done(Block(self.plan.stages[-1].name, core))
+
+    @cached_property
+    def _pyramids(self) -> dict[str, Pyramid]:
+        """Return the outputs with levels; scores become labels on the device, and are kept as these."""
+        if not self.plan.segments:
+            return {}
+        labels = {SCORES: open_pyramid(self.plan.destination)}
+        if not self.plan.confidence:
+            return labels
+        return {**labels, CONFIDENCE: open_pyramid(Path(self.plan.destination) / CONFIDENCE)}
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array[Any]]:
+        names = [array.name for stage in self.plan.stages for array in stage.writes]
+        return {name: open_array(self.plan.array_path(name)) for name in names}
+
+    def _slices(self, name: str, box: Box) -> tuple[slice, ...]:
+        array = next(a for stage in self.plan.stages for a in stage.writes if a.name == name)
+        whole = slice(0, array.channels)
+        return (whole,) if array.vector else (whole, *box.coarsen(array.factor).slices)
+
+    def _is_there(self, block: Block) -> bool:
+        """Whether the files of a block still exist: somebody may have deleted one."""
+        box, stage = self.plan.box_of(block), self.plan.stage(block.stage)
+        parts = [(self._arrays[a.name], self._slices(a.name, box)) for a in stage.writes]
+        if block.stage == self.plan.stages[-1].name:
+            parts += [(pyramid.levels[0], box.slices) for pyramid in self._pyramids.values()]
+        return all(chunk_files_exist(array, slices) for array, slices in parts)
+
+
+def _hash(made: Mapping[str, NDArray[Any]]) -> str:
+    digest = xxhash.xxh3_64()
+    for name in sorted(made):
+        digest.update(np.ascontiguousarray(made[name]).tobytes())
+    return digest.hexdigest()

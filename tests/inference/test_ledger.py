@@ -1,0 +1,44 @@
+"""What is done is known to all, whoever did it."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_memseg.inference.ledger import DONE, FAILED, Ledger, Row, done_blocks, read_ledgers
+
+
+def test_ledgers_of_several_writers_are_merged(tmp_path):
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        one.add([Row("first", (0, 0, 0)), Row("pyramid/1", (0, 0, 0))])
+        two.add([Row("first", (0, 0, 1))])
+        assert done_blocks(tmp_path) == {"first": {(0, 0, 0), (0, 0, 1)}, "pyramid/1": {(0, 0, 0)}}
+
+
+def test_a_row_keeps_what_was_said_about_the_block(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.add([Row("net", (1, 22, 3), DONE, "abc", 0.25)])
+    (row,) = read_ledgers(tmp_path)
+    assert (row.stage, row.block, row.status, row.xxh3, row.seconds) == ("net", (1, 22, 3), DONE, "abc", 0.25)
+    assert row.utc.endswith("+00:00")
+
+
+def test_a_failed_block_is_not_done_until_somebody_finishes_it(tmp_path):
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        one.add([Row("net", (0, 0, 0), FAILED)])
+        assert done_blocks(tmp_path) == {}
+        two.add([Row("net", (0, 0, 0), DONE)])
+        assert done_blocks(tmp_path) == {"net": {(0, 0, 0)}}
+
+
+def test_rows_are_added_all_or_none(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.add([Row("net", (0, 0, 0))])
+        with pytest.raises(AttributeError):
+            ledger.add([Row("net", (0, 0, 1)), None])
+        assert done_blocks(tmp_path) == {"net": {(0, 0, 0)}}
+
+
+def test_a_writer_that_finished_nothing_leaves_no_file(tmp_path):
+    with Ledger(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
