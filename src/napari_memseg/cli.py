@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from napari_memseg.console import axes, follow, join_halo, say, words_of_halo
+from napari_memseg.console import follow, join_halo, say, words_of_halo
 from napari_memseg.errors import Cancelled, InputError, MemsegError
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
@@ -79,7 +79,9 @@ def models(as_json: bool) -> None:
 
 @commands.command()
 @click.option("--pair", "pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="Repeatable.")
-@click.option("--session", type=click.Path(path_type=Path), help="Learn from a session's corrections instead.")
+@click.option(
+    "--session", type=click.Path(path_type=Path), help="Learn from a session's corrections instead."
+)
 @click.option("--model", "architecture", default="small", show_default=True, help="See napari-memseg models.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
 @click.option("--steps", type=int, help="How many steps to learn.")
@@ -87,8 +89,12 @@ def models(as_json: bool) -> None:
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
 @click.option("--unlabelled", type=int, help="Voxels of this value are ignored.")
 @LEVEL
-@click.option("--mirror", default="", metavar="AXES", help="Axes that augmentation may flip, e.g. zyx; none by default.")
-@click.option("--val-pair", "val_pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="To score on.")
+@click.option(
+    "--mirror", default="", metavar="AXES", help="Axes that augmentation may flip, e.g. zyx; none by default."
+)
+@click.option(
+    "--val-pair", "val_pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="To score on."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @DEVICE
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same kind.")
@@ -98,23 +104,31 @@ def train(as_json: bool, mirror: str, steps: int | None, minutes: float | None, 
     from napari_memseg.workflows.train import TrainJob, learning
     from napari_memseg.workflows.train import train as workflow
 
-    learn = learning(steps, minutes, seed=options.pop("seed"), device=options.pop("device"), mirror=axes(mirror))
+    learn = learning(
+        steps, minutes, seed=options.pop("seed"), device=options.pop("device"), mirror=frozenset(mirror)
+    )
     say(follow(workflow(TrainJob(learning=learn, **options))), as_json)
 
 
 @commands.command()
 @click.argument("image", required=False)
 @click.argument("destination", type=click.Path(path_type=Path), required=False)
-@click.option("--session", type=click.Path(path_type=Path), help="A new run in this session, in place of both paths.")
+@click.option(
+    "--session", type=click.Path(path_type=Path), help="A new run in this session, in place of both paths."
+)
 @click.option("--model", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A checkpoint.")
 @DEVICE
-@click.option("--tile", type=int, nargs=3, metavar="Z Y X", help="What a tile writes; a multiple of the chunk.")
+@click.option(
+    "--tile", type=int, nargs=3, metavar="Z Y X", help="What a tile writes; a multiple of the chunk."
+)
 @click.option("--chunk", type=int, default=64, show_default=True, help="Edge of a stored chunk, in voxels.")
 @click.option("--halo", default="recommended", metavar="Z Y X|exact", help="Context around a tile.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
 @LEVEL
 @click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: segment only the chunks that this touches.")
-@click.option("--window", type=float, nargs=2, metavar="LOW HIGH", help="Grey values in place of the model's own.")
+@click.option(
+    "--window", type=float, nargs=2, metavar="LOW HIGH", help="Grey values in place of the model's own."
+)
 @click.option("--confidence", is_flag=True, help="Also store one byte of confidence per voxel.")
 @click.option("--restart", is_flag=True, help="Discard an unfinished run and begin again.")
 @AS_JSON
@@ -175,7 +189,9 @@ def session(context: click.Context, folder: Path) -> None:
 @LEVEL
 @AS_JSON
 @click.pass_obj
-def new(folder: Path, image: str, names: tuple[tuple[int, str], ...], level: int | None, as_json: bool) -> None:
+def new(
+    folder: Path, image: str, names: tuple[tuple[int, str], ...], level: int | None, as_json: bool
+) -> None:
     """Begin a session on IMAGE."""
     from napari_memseg.workflows.session import new_session
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.progress import Progress as Bar
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from napari_memseg.workflows.progress import Progress
 
 _LINES_PER_STAGE = 10
 
@@ -34,15 +36,10 @@ def words_of_halo(text: str) -> str | Zyx:
         return text
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdigit() for part in parts):
-        raise InputError(f"--halo {text!r} is not possible. Write exact, recommended, or three numbers: 16 16 16.")
+        raise InputError(
+            f"--halo {text!r} is not possible. Write exact, recommended, or three numbers: 16 16 16."
+        )
     return zyx(map(int, parts))
-
-
-def axes(letters: str) -> frozenset[int]:
-    """Read the letters of axes, ``zyx``, as axis numbers."""
-    if unknown := set(letters) - set("zyx"):
-        raise InputError(f"--mirror has no axis {', '.join(sorted(unknown))}. Write any of z, y, x: for example yx.")
-    return frozenset("zyx".index(letter) for letter in letters)
 
 
 def follow(steps: Iterable[Progress]) -> Mapping[str, Any]:

@@ -55,7 +55,12 @@ class _Inbox:
 
 
 def _work(
-    connection: Connection, inbox: _Inbox, module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    connection: Connection,
+    inbox: _Inbox,
+    module: str,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> None:
     """Run one job and tell the parent each step, then how it ended."""
     try:

@@ -23,11 +23,13 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Client, Connection, Listener
 from secrets import token_bytes
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import MemsegError
-from napari_memseg.geometry import Box
 from napari_memseg.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from napari_memseg.geometry import Box
 
 Workflow = Callable[..., Iterator[Progress]]
 """A generator function of a module; it takes ``control`` if it can be steered."""
@@ -35,11 +37,11 @@ Workflow = Callable[..., Iterator[Progress]]
 _CHILD = "napari_memseg.workflows.child_main"
 
 
-class ChildProcessDied(MemsegError, RuntimeError):  # noqa: N818 - what happened, in the past tense
+class ChildProcessDied(MemsegError, RuntimeError):
     """The process that did the work is gone; what it finished is on disk."""
 
 
-class ChildProcessFailed(MemsegError, RuntimeError):  # noqa: N818
+class ChildProcessFailed(MemsegError, RuntimeError):
     """The work failed by a fault of ours; the message holds the child's traceback."""
 
 
@@ -132,8 +134,11 @@ class Child:
 
     def start(self, workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
         """Begin a job; the child must be idle."""
+        try:
+            self._connection.send(("run", workflow.__module__, workflow.__qualname__, args, kwargs))
+        except OSError:
+            raise ChildProcessDied(self.obituary()) from None
         self.busy = True
-        self._connection.send(("run", workflow.__module__, workflow.__qualname__, args, kwargs))
         return Job(self, self._connection)
 
     def close(self) -> None:

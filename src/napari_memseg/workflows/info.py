@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_memseg.io.volume import Volume
+if TYPE_CHECKING:
+    from napari_memseg.io.volume import Volume
 
 
 def describe(volume: Volume) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_memseg.geometry import Box
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_memseg.geometry import Box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

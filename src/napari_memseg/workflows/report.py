@@ -6,11 +6,9 @@ one slice, never a volume.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,13 +17,18 @@ from numpy.typing import NDArray
 
 from napari_memseg.io.files import atomic_write
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
 Slice = NDArray[Any]
 """One (y, x) plane."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>$title</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; color: #222 }
 img { max-width: 100%; border: 1px solid #ddd } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
 figure { margin: 2rem 0 } figcaption { color: #555 }
 </style>
@@ -34,6 +37,8 @@ figure { margin: 2rem 0 } figcaption { color: #555 }
 $figures
 </html>
 """)
+
+_FIGURE = '<figure><img src="{0}" alt="{1}"><figcaption>{1}</figcaption></figure>'
 
 
 def draw_contours(path: Path, image: Slice, outlines: Mapping[str, tuple[Slice, str]], title: str) -> None:
@@ -50,21 +55,30 @@ def draw_contours(path: Path, image: Slice, outlines: Mapping[str, tuple[Slice, 
 def draw_errors(path: Path, image: Slice, labels: Slice, truth: Slice, title: str) -> None:
     """Draw where labels and truth disagree: found too much in red, missed in blue."""
     figure, axes = _plane(image, title)
-    for wrong, color in (((labels > 0) & (truth == 0), (1.0, 0.2, 0.2)), ((labels == 0) & (truth > 0), (0.2, 0.5, 1.0))):
-        axes.imshow(np.dstack([np.full(wrong.shape, c) for c in color] + [wrong * 0.9]), interpolation="nearest")
+    for wrong, color in (
+        ((labels > 0) & (truth == 0), (1.0, 0.2, 0.2)),
+        ((labels == 0) & (truth > 0), (0.2, 0.5, 1.0)),
+    ):
+        axes.imshow(
+            np.dstack([np.full(wrong.shape, c) for c in color] + [wrong * 0.9]), interpolation="nearest"
+        )
     for name, color in (("too much", (1.0, 0.2, 0.2)), ("missed", (0.2, 0.5, 1.0))):
         axes.plot([], [], color=color, label=name, linewidth=4)
     axes.legend(loc="upper right", framealpha=0.9)
     _save(path, figure)
 
 
-def draw_learning(path: Path, losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]]) -> None:
+def draw_learning(
+    path: Path, losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]]
+) -> None:
     """Draw the loss of each step, and the Dice of each validation: (step, value) pairs."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Learning")
     axes.plot(*np.asarray(losses, float).reshape(-1, 2).T, color="#4477aa", linewidth=0.8, label="loss")
     right = axes.twinx()
-    right.plot(*np.asarray(scores, float).reshape(-1, 2).T, color="#ee6677", marker="o", label="Dice, held back")
+    right.plot(
+        *np.asarray(scores, float).reshape(-1, 2).T, color="#ee6677", marker="o", label="Dice, held back"
+    )
     right.set(ylabel="Dice", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=2)
     _save(path, figure)
@@ -74,11 +88,10 @@ def write_report(
     path: Path, *, title: str, lead: str, facts: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> None:
     """Write one page: facts as a table, then each picture (file name beside the page -> caption)."""
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in facts.items())
-    figures = "".join(
-        f'<figure><img src="{escape(name)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
-        for name, caption in pictures.items()
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in facts.items()
     )
+    figures = "".join(_FIGURE.format(escape(name), escape(caption)) for name, caption in pictures.items())
     page = _PAGE.substitute(title=escape(title), lead=escape(lead), rows=rows, figures=figures)
     atomic_write(path, page.encode())
 

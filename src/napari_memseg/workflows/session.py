@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def new_session(folder: Path, image: str, names: Mapping[int, str], level: int) -> dict[str, Any]:

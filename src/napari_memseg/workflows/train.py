@@ -1,0 +1,301 @@
+"""Train a network on pairs of image and labels, or on what a person corrected in a session.
+
+A model says in which phases it learns. Before a phase that builds on earlier
+stages, those stages run over the training volumes by the ordinary engine, and
+what they wrote is read patch by patch::
+
+    phase 1 ──> [run its stages over each volume] ──> phase 2 ──> ... ──> one checkpoint
+
+Everything lies beside the checkpoint until it is finished, so that a training that
+was killed goes on with ``resume``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
+from napari_memseg.inference.control import Control
+from napari_memseg.inference.executors import in_process
+from napari_memseg.inference.plan import SegmentConfig, make_plan
+from napari_memseg.io.formats import open_volume
+from napari_memseg.io.intensity import sample_window
+from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoint
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.intensity import Window
+from napari_memseg.models.registry import create_model
+from napari_memseg.training.checkpoints import CheckpointSpec
+from napari_memseg.training.loop import TrainConfig, train_phase
+from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
+from napari_memseg.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_memseg.io.volume import Volume
+    from napari_memseg.models.base import Model, TrainingPhase
+
+DEFAULT_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """What to train on what, and where the model goes.
+
+    Raises
+    ------
+    InputError
+        If neither or both of ``pairs`` and ``session`` are given, or ``out`` is no ``.safetensors`` file.
+    """
+
+    out: Path
+    """The checkpoint, a ``.safetensors`` file; one that is there is replaced at the end, not before."""
+    learning: TrainConfig = field(default_factory=lambda: TrainConfig(steps=DEFAULT_STEPS))
+    """How long, and how."""
+    pairs: Sequence[tuple[str, str]] = ()
+    """Sources of images and of their labels."""
+    session: Path | None = None
+    """In place of pairs: a session, whose corrected and confirmed voxels are learned from."""
+    architecture: str = "small"
+    """A registered network."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the network: widths."""
+    init: Path | None = None
+    """A checkpoint to start from, in place of ``architecture`` and ``arguments``."""
+    unlabelled: int | None = None
+    """Value of voxels without an opinion, in the labels of pairs."""
+    level: int | None = None
+    """Pyramid level of the images of pairs; the labels are given at it. None: 0."""
+    val_pairs: Sequence[tuple[str, str]] = ()
+    """To score on; without them some labelled voxels are held back."""
+    resume: bool = False
+    """Go on with an unfinished training of the same kind."""
+
+    def __post_init__(self) -> None:
+        if bool(self.pairs) == (self.session is not None):
+            raise InputError("Give image and label pairs to learn from, or a session: one of the two.")
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"A model is a .safetensors file: name it {self.out}.safetensors.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Material:
+    """What there is to learn from."""
+
+    volumes: Sequence[TrainingVolume]
+    validation: Sequence[TrainingVolume]
+    classes: ClassTable
+
+
+def train(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress]:
+    """Train all phases of a model and write its checkpoint.
+
+    Parameters
+    ----------
+    job : TrainJob
+        What, on what, and where to.
+    control : Control, optional
+        Cancelling stops after a step; ``resume`` goes on from there.
+
+    Yields
+    ------
+    Progress
+        One per step, with the loss, and Dice per class where the step validates; the last carries the result.
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing to learn from, or learning diverges. No checkpoint is replaced.
+    Cancelled
+        If ``control`` was asked to cancel.
+    """
+    control = control or Control()
+    with ExitStack() as stack:
+        material = _open_material(job, stack)
+        model = _build(job, material.classes)
+        spec = CheckpointSpec(out=job.out, card=_card(job, model, material))
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        last = None
+        for phase in model.training_plan():
+            material = yield from _prepare(job, model, phase, material, spec, control)
+            for step in _learn(job, model, phase, material, spec, control):
+                last = step
+                yield step
+        yield _finish(job, model, spec, last)
+
+
+def learning(steps: int | None, minutes: float | None, **settings: Any) -> TrainConfig:
+    """Return a training of so many steps or minutes; of ``DEFAULT_STEPS`` if neither is said."""
+    if steps is None and minutes is None:
+        steps = DEFAULT_STEPS
+    return TrainConfig(steps=steps, minutes=minutes, **settings)
+
+
+def _open_material(job: TrainJob, stack: ExitStack) -> _Material:
+    if job.session is not None:
+        session = stack.enter_context(Session.open(job.session, read_only=True))
+        snapshot = stack.enter_context(session.snapshot())
+        volumes = [TrainingVolume(session.image, session.level, snapshot)]
+        return _Material(volumes=volumes, validation=_paired(job, job.val_pairs), classes=session.classes)
+    volumes = _paired(job, job.pairs)
+    classes = ClassTable.from_ids(i for volume in volumes for i in count_ids(volume.labels))
+    return _Material(volumes=volumes, validation=_paired(job, job.val_pairs), classes=classes)
+
+
+def _paired(job: TrainJob, pairs: Sequence[tuple[str, str]]) -> list[TrainingVolume]:
+    level = job.level or 0
+    return [
+        TrainingVolume(open_volume(image), level, _labels(open_volume(labels), level, job.unlabelled))
+        for image, labels in pairs
+    ]
+
+
+def _labels(labels: Volume, level: int, unlabelled: int | None) -> VolumeLabels:
+    """Take labels with a pyramid of their own at the image's level, others as they are."""
+    return VolumeLabels(labels, level if level < len(labels.arrays) else 0, unlabelled)
+
+
+def _build(job: TrainJob, classes: ClassTable) -> Model:
+    """Return the network to begin with: a new one, or that of the checkpoint to start from."""
+    torch.manual_seed(job.learning.seed)
+    if job.init is None:
+        return create_model(job.architecture, classes, **job.arguments)
+    model, card = load_checkpoint(job.init)
+    if card.classes.ids != classes.ids:
+        raise InputError(
+            f"{job.init} tells apart the classes {list(card.classes.ids)}, but these labels hold "
+            f"{list(classes.ids)}. Start from a model of the same classes, or from none."
+        )
+    return model
+
+
+def _card(job: TrainJob, model: Model, material: _Material) -> Card:
+    first = material.volumes[0]
+    return Card(
+        architecture=model.architecture,
+        arguments=model.arguments,
+        classes=material.classes,
+        window=load_checkpoint(job.init)[1].window if job.init else _common_window(material.volumes),
+        voxel_size=first.voxel_size,
+        unit=first.image.unit,
+    )
+
+
+def _common_window(volumes: Sequence[TrainingVolume]) -> Window:
+    """Return one window for all images: the mean of their own, which must be of one dtype."""
+    kinds = {volume.image.dtype.name for volume in volumes}
+    if len(kinds) > 1:
+        raise InputError(
+            f"The training images are of different dtypes ({', '.join(sorted(kinds))}), so that one grey "
+            "value means different things. Convert them to one dtype first."
+        )
+    lows, highs = zip(*(sample_window(volume.image, volume.level) for volume in volumes), strict=True)
+    return Window(sum(lows) / len(lows), sum(highs) / len(highs), kinds.pop())
+
+
+def _prepare(
+    job: TrainJob,
+    model: Model,
+    phase: TrainingPhase,
+    material: _Material,
+    spec: CheckpointSpec,
+    control: Control,
+) -> Iterator[Progress]:
+    """Run the stages that a phase needs over every volume; return the volumes with what they wrote."""
+    if not phase.needs:
+        return material
+    checkpoint = _work_folder(job) / f"{phase.name}.safetensors"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(checkpoint, model, spec.card)
+    enriched = []
+    for role, volumes in (("train", material.volumes), ("validate", material.validation)):
+        for number, volume in enumerate(volumes):
+            folder = checkpoint.with_name(f"{phase.name}-{role}-{number}.ome.zarr")
+            enriched.append((role, (yield from _run_stages(job, phase, volume, checkpoint, folder, control))))
+    return replace(
+        material,
+        volumes=[volume for role, volume in enriched if role == "train"],
+        validation=[volume for role, volume in enriched if role == "validate"],
+    )
+
+
+def _work_folder(job: TrainJob) -> Path:
+    return job.out.with_name(f"{job.out.stem}.stages")
+
+
+def _run_stages(
+    job: TrainJob,
+    phase: TrainingPhase,
+    volume: TrainingVolume,
+    checkpoint: Path,
+    folder: Path,
+    control: Control,
+) -> Iterator[Progress]:
+    """Run the engine up to the last stage that a phase needs; return the volume with its arrays."""
+    config = SegmentConfig(level=volume.level, device=job.learning.device)
+    plan = make_plan(checkpoint, volume.image, folder, config, until=[stage.name for stage in phase.needs])
+    for step in in_process(plan, control):
+        yield Progress(stage=f"prepare {phase.name}", done=step.done, total=step.total, box=step.box)
+    arrays = {name: ZarrArray(*plan.open_array(name)) for name in phase.sample.arrays}
+    return replace(volume, arrays=arrays)
+
+
+def _learn(
+    job: TrainJob,
+    model: Model,
+    phase: TrainingPhase,
+    material: _Material,
+    spec: CheckpointSpec,
+    control: Control,
+) -> Iterator[Progress]:
+    """Train one phase, telling each step."""
+    steps = train_phase(
+        model,
+        phase,
+        material.volumes,
+        material.validation,
+        spec.card.window,
+        job.learning,
+        spec,
+        resume=job.resume,
+        stop=lambda: control.cancelled,
+    )
+    for step in steps:
+        values = {"loss": step.loss, **{f"dice {i}": dice for i, dice in (step.val_dice or {}).items()}}
+        left = step.seconds / step.step * (step.steps - step.step)
+        yield Progress(
+            stage=f"train {phase.name}", done=step.step, total=step.steps, seconds_left=left, values=values
+        )
+        control.wait_if_paused()
+    control.raise_if_cancelled()
+
+
+def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | None) -> Progress:
+    """Put the model in its place, tidy up what it took, and tell what it came to."""
+    phases = [phase.name for phase in model.training_plan()]
+    card = spec.publish(model, phases[-1])
+    for phase in phases:
+        spec.clear(phase)
+    shutil.rmtree(_work_folder(job), ignore_errors=True)
+    trained = [card.training[phase] for phase in phases if phase in card.training]
+    steps = sum(phase["steps_done"] for phase in trained)
+    return Progress(
+        stage="train",
+        done=steps,
+        total=steps,
+        result={
+            "steps": steps,
+            "seconds": sum(phase["seconds"] for phase in trained),
+            "final_loss": last.values["loss"] if last else None,
+            "best_val_dice": card.scores.get("mean_dice"),
+            "parameters": model.parameter_count,
+            "checkpoint": str(job.out),
+        },
+    )
