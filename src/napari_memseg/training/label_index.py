@@ -15,6 +15,7 @@ even where three slices, or one, are all that was painted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from napari_memseg.models.classes import ClassTable
 
 ENOUGH_CELLS = 24
-"""With fewer labelled cells than this, they are halved and counted again."""
-SMALLEST_CELL = 8
-"""Edge in voxels below which halving stops."""
+"""With fewer labelled cells than this, they are halved and counted again, down to 8 voxels an edge."""
+ENOUGH_OF_A_CLASS = 8
+"""With fewer cells of any class than this, too, down to 16 voxels an edge."""
+MANY_CELLS = 4096
+"""From here on nothing is halved: the table stays small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +78,23 @@ def index_labels(volumes: Sequence[TrainingVolume], classes: ClassTable) -> Labe
     Returns
     -------
     LabelIndex
-        In storage order. Where few cells hold labels, only those are read again,
-        in halves, down to 8 voxels an edge.
+        In storage order. Where few cells hold labels, or a class, the labelled ones are
+        read again in halves.
     """
     index = _scan(volumes, classes, (volume.labels.cells() for volume in volumes), CELL)
     cell = CELL
-    while 0 < len(index) < ENOUGH_CELLS and cell > SMALLEST_CELL:
+    while _is_coarse(index, cell):
         cell //= 2
         index = _scan(volumes, classes, (index.boxes(number) for number in range(len(volumes))), cell)
     return index
+
+
+def _is_coarse(index: LabelIndex, cell: int) -> bool:
+    """Whether cells are so few that holding one back would take too much."""
+    per_class = np.count_nonzero(index.counts, 0)
+    rare = bool(((per_class > 0) & (per_class < ENOUGH_OF_A_CLASS)).any())
+    few = 0 < len(index) < ENOUGH_CELLS
+    return (few and cell > 8) or (rare and cell > 16 and len(index) < MANY_CELLS)
 
 
 def check_labels(index: LabelIndex, volumes: Sequence[TrainingVolume], classes: ClassTable) -> None:
@@ -118,7 +129,8 @@ def hold_back(
 
     Class by class, the rarest first, random cells are taken until ``share`` of its
     voxels is held back, or the class has had its even part of ``most``. A cell stays
-    if with it more than ``limit`` of any class would go.
+    if with it more than twice the share of any class would go; only where a class
+    would have nothing to validate otherwise, up to ``limit`` may.
 
     Parameters
     ----------
@@ -138,19 +150,35 @@ def hold_back(
     (n,) bool
         The cells that are held back; none where there are too few.
     """
-    rows = np.random.default_rng(seed).permutation(len(index))
+    order = np.random.default_rng(seed).permutation(len(index))
     taken = np.zeros(len(index), bool)
-    goal, bound = share * index.totals, limit * index.totals
-    held = np.zeros_like(index.totals)
     for klass in np.argsort(index.totals, kind="stable"):
-        left = -(-most // len(index.totals))
-        for row in rows[index.counts[rows, klass] > 0]:
-            if held[klass] >= goal[klass] or not left:
-                break
-            if not taken[row] and (held + index.counts[row] <= bound).all():
-                taken[row], left = True, left - 1
-                held += index.counts[row]
+        rows = order[index.counts[order, klass] > 0]
+        part = partial(_take, index, rows, klass, taken, goal=share, most=-(-most // len(index.totals)))
+        part(bound=min(2 * share, limit))
+        if not taken[rows].any():
+            part(bound=limit)
     return taken
+
+
+def _take(
+    index: LabelIndex,
+    rows: NDArray[Any],
+    klass: int,
+    taken: NDArray[np.bool_],
+    *,
+    goal: float,
+    bound: float,
+    most: int,
+) -> None:
+    """Take cells of one class, in the order of ``rows``, until its goal is reached."""
+    held = index.counts[taken].sum(0)
+    for row in rows[~taken[rows]]:
+        if held[klass] >= goal * index.totals[klass] or not most:
+            return
+        if (held + index.counts[row] <= bound * index.totals).all():
+            taken[row], most = True, most - 1
+            held += index.counts[row]
 
 
 def _scan(

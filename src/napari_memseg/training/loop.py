@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from napari_memseg.training.sources import TrainingVolume
 
 VALIDATIONS = 10
-"""How often a training validates, unless ``validate_every`` says otherwise."""
+"""How often a training validates at most, unless ``validate_every`` says otherwise."""
+STEPS_BETWEEN = 20
+"""At least, between those validations, so that most of the time goes into learning."""
 WITHOUT_EFFECT = {"device", "amp", "threads", "save_seconds"}
 """Settings that may differ between an interrupted training and its continuation."""
 
@@ -74,7 +76,7 @@ class TrainConfig:
     amp: bool = True
     """Mixed precision, where there is a CUDA GPU."""
     validate_every: int | None = None
-    """Steps between validations; None makes ten of them."""
+    """Steps between validations; None makes up to ten of them."""
     validation_patches: int = 16
     """About how many patches a validation scores."""
     threads: int = max(1, min(4, (os.cpu_count() or 2) // 2))
@@ -211,6 +213,7 @@ class _Trainer:
     validation: Validation | None
     stepper: Stepper
     state: TrainingState
+    _next_validation: float = 1 / VALIDATIONS
 
     @classmethod
     def build(
@@ -294,9 +297,10 @@ class _Trainer:
         loss, parts = self._learn(next(batches), before)
         self.state.seconds = monotonic() - began
         scores = None
-        if self._is_due(before):
-            scores = self._validate()
+        if self._is_due():
+            learned, scores = self._fraction(), self._validate()
             self.state.seconds = monotonic() - began
+            self._put_off(learned)
         return self._told(loss, parts, scores)
 
     def _batch(self, number: int) -> Batch:
@@ -315,12 +319,19 @@ class _Trainer:
         self.state.step += 1
         return float(loss.value.detach()), {**loss.parts, "learning_rate": rate}
 
-    def _is_due(self, before: float) -> bool:
+    def _is_due(self) -> bool:
         """Whether the step just done is followed by a validation; the last one always is."""
+        now, every = self._fraction(), self.config.validate_every
+        if every is None and self.config.steps is not None:
+            every = max(-(-self.config.steps // VALIDATIONS), STEPS_BETWEEN)
+        if every is not None:
+            return now >= 1 or self.state.step % every == 0
+        return now >= self._next_validation or now >= 1
+
+    def _put_off(self, began: float) -> None:
+        """Where the length is in minutes, let a slow validation be followed by ten times as much learning."""
         now = self._fraction()
-        if self.config.validate_every is not None:
-            return now >= 1 or self.state.step % self.config.validate_every == 0
-        return now >= 1 or int(now * VALIDATIONS) > int(before * VALIDATIONS)
+        self._next_validation = now + max(1 / VALIDATIONS, 10 * (now - began))
 
     def _validate(self) -> Scores | None:
         """Score the held-back cells, and keep the weights if they are the best so far."""
