@@ -94,6 +94,7 @@ class Corrections:
             self._db, self.uri = open_database(path, read_only=True)
         self.recovered = self._since_clean_close()
         self._open: _Transaction | None = None
+        self._closed = False
         if not self.read_only:
             self.probe()
 
@@ -286,7 +287,10 @@ class Corrections:
         copy_database(self.uri, destination)
 
     def close(self) -> None:
-        """Close for good; the next one to open sees that nothing was cut off."""
+        """Close for good; the next one to open sees that nothing was cut off. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             if not self.read_only:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES ('closed_at', ?)", (str(self.seq),))

@@ -2,8 +2,8 @@
 
 On a local disk it keeps a write-ahead log, flushed at every commit; on a network
 share, where processes cannot share the log's index, a rollback journal. Who only
-reads never writes, not even beside the file: where the folder is read-only and a log
-was left behind, a copy elsewhere is read::
+reads changes no content, only shares that index; where the folder is read-only and a
+log was left behind, a copy elsewhere is read::
 
     editable    local: WAL, FULL         share: DELETE, FULL
     read-only   mode=ro, else immutable=1, else a temporary copy of file and log
@@ -147,8 +147,6 @@ def _checked(connection: sqlite3.Connection, path: Path, *, durable: bool = Fals
     """Return the connection if SQLite finds no fault in the file; close it otherwise."""
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
-        if durable:
-            _durable(connection, path)
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error:

@@ -81,6 +81,8 @@ class Points:
 
     def by_cell(self) -> Iterator[tuple[Zyx, tuple[Any, Any, Any], NDArray[np.intp]]]:
         """Yield (cell, index into the cell, which of the points), in the points' order within a cell."""
+        if self.z.size == 0:
+            return
         axes = [a.ravel() for a in (self.z, self.y, self.x)]
         keys = np.stack([a // n for a, n in zip(axes, CELL, strict=True)], axis=1)
         unique, which = np.unique(keys, axis=0, return_inverse=True)

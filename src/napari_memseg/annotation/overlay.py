@@ -319,7 +319,8 @@ class Overlay(DirtyCells):
         if self._open is None or not self.is_full:
             return
         if self._open.whole:
-            self.spill()
+            with self._to_disk():
+                self.spill()
         else:
             self._store(last=False)
 
@@ -327,10 +328,20 @@ class Overlay(DirtyCells):
         """Commit what is pending as one part of the open stroke."""
         if self._open is None:
             return None
-        stroke = replace(self._open.stroke, utc=now_utc())
-        try:
+        with self._to_disk():
             self.spill()
-            seq = self._corrections.commit(stroke)
+            seq = self._corrections.commit(replace(self._open.stroke, utc=now_utc()))
+        self.saved()
+        self._open.since, self._open.dabs = self._clock(), 0
+        if seq is not None:
+            self._remember(seq, last=last)
+        return seq
+
+    @contextmanager
+    def _to_disk(self) -> Iterator[None]:
+        """Go back to what is on disk, and say so, where the disk refuses."""
+        try:
+            yield
         except (sqlite3.Error, OSError) as error:
             self._roll_back()
             self._failed = True
@@ -338,11 +349,6 @@ class Overlay(DirtyCells):
         except BaseException:
             self._roll_back()
             raise
-        self.saved()
-        self._open.since, self._open.dabs = self._clock(), 0
-        if seq is not None:
-            self._remember(seq, last=last)
-        return seq
 
     def _remember(self, seq: int, *, last: bool) -> None:
         if self._open is None:
