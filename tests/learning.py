@@ -19,7 +19,8 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.unet3d import UNet3d
 from napari_memseg.training.checkpoints import CheckpointSpec
-from napari_memseg.training.loop import TrainConfig, TrainStep, train_phase
+from napari_memseg.training.config import TrainConfig
+from napari_memseg.training.loop import TrainStep, train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels
 
 WINDOW = Window(0.0, 200.0, "uint8")

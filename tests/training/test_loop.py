@@ -19,7 +19,7 @@ from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.losses import masked_dice_ce
 from napari_memseg.training import loop
 from napari_memseg.training.checkpoints import TrainingState
-from napari_memseg.training.loop import TrainConfig
+from napari_memseg.training.config import TrainConfig
 from toys import toy
 
 TESTS = Path(__file__).parents[1]

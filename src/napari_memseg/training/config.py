@@ -1,0 +1,97 @@
+"""How to train: what a person chooses, with our defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_memseg.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_memseg.geometry import Zyx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train. Stored with the model, so that a training can be repeated.
+
+    Raises
+    ------
+    InputError
+        If a value is impossible.
+    """
+
+    steps: int | None = None
+    """How long, in steps. Either this or ``minutes``."""
+    minutes: float | None = None
+    """How long, in minutes of computing; interruptions do not count."""
+    batch: int = 2
+    """Patches a step."""
+    patch: Zyx | None = None
+    """Size of a patch in voxels; None takes that of the phase."""
+    learning_rate: float = 2e-3
+    """At its highest, of AdamW."""
+    weight_decay: float = 1e-4
+    mirror: frozenset[str] = frozenset()
+    """Axes that augmentation may flip, of "z", "y" and "x". None where classes are left and right."""
+    augment: bool = True
+    """Whether grey values are changed."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
+    amp: bool = True
+    """Mixed precision, where there is a CUDA GPU."""
+    validate_every: int | None = None
+    """Steps between validations; None makes up to ten of them."""
+    validation_patches: int = 16
+    """About how many patches a validation scores."""
+    threads: int = max(1, min(4, (os.cpu_count() or 2) // 2))
+    """That make patches."""
+    save_seconds: float = 30.0
+    """Time between two saved states, at most about."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirror", frozenset(self.mirror))
+        if (self.steps is None) == (self.minutes is None):
+            raise InputError(
+                f"Say how long to train, with either steps or minutes; got {self.steps=}, {self.minutes=}."
+            )
+        positive = (
+            "steps",
+            "minutes",
+            "batch",
+            "learning_rate",
+            "validate_every",
+            "validation_patches",
+            "threads",
+        )
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0, got {value}.")
+        if self.patch is not None and min(self.patch) < 1:
+            raise InputError(f"A patch needs at least one voxel on each axis (z, y, x), got {self.patch}.")
+        if not (self.weight_decay >= 0 and self.save_seconds >= 0 and self.seed >= 0):
+            raise InputError(
+                "weight_decay, save_seconds and seed must be 0 or more, got "
+                f"{self.weight_decay}, {self.save_seconds}, {self.seed}."
+            )
+        if strange := self.mirror - set("zyx"):
+            raise InputError(f"mirror takes the axes z, y and x, got {sorted(strange)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            **asdict(self),
+            "mirror": "".join(a for a in "zyx" if a in self.mirror),
+            "patch": _listed(self.patch),
+        }
+
+    def fraction(self, step: int, seconds: float) -> float:
+        """Return how much of a training is done, from 0; above 1 is overtime."""
+        return step / self.steps if self.steps is not None else seconds / (60 * (self.minutes or 1))
+
+
+def _listed(patch: Zyx | None) -> list[int] | None:
+    return None if patch is None else list(patch)
