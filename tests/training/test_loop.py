@@ -105,7 +105,7 @@ def test_a_finished_phase_says_so_and_gives_its_best_weights_back(out):
 
 def test_another_training_is_not_resumed_and_the_difference_is_named(out):
     train(net(), [blocks()], out, stop=lambda: True)
-    with pytest.raises(RunMismatchError, match=r"learning_rate was 0\.002 and is 0\.5"):
+    with pytest.raises(RunMismatchError, match=r"learning_rate was 0\.005 and is 0\.5"):
         train(net(), [blocks()], out, learning_rate=0.5, resume=True)
     with pytest.raises(RunMismatchError, match="labels was"):
         train(net(), [blocks(seed=1)], out, resume=True)

@@ -30,7 +30,7 @@ class TrainConfig:
     """Patches a step."""
     patch: Zyx | None = None
     """Size of a patch in voxels; None takes that of the phase."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     """At its highest, of AdamW."""
     weight_decay: float = 1e-4
     mirror: frozenset[str] = frozenset()
