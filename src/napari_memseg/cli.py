@@ -17,12 +17,15 @@ from typing import Any
 
 import click
 
-from napari_memseg.console import follow, join_halo, say, words_of_halo
+from napari_memseg.console import follow, join_halo, say, whole_numbers, words_of_halo
 from napari_memseg.errors import Cancelled, InputError, MemsegError
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 LEVEL = click.option("--level", type=int, help="Pyramid level to work at; 0 is the finest.")
+
+LEARNING = ("steps", "minutes", "patch", "batch", "learning_rate", "seed", "device")
+"""Options of train that say how to learn, rather than what."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,6 +87,10 @@ def models(as_json: bool) -> None:
 )
 @click.option("--model", "architecture", default="small", show_default=True, help="See napari-memseg models.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
+@click.option("--widths", help="Channels per level of a new network, for example 16,32,64.")
+@click.option("--patch", type=int, nargs=3, metavar="Z Y X", help="Size of a training patch, in voxels.")
+@click.option("--batch", type=int, default=2, show_default=True, help="Patches a step.")
+@click.option("--learning-rate", type=float, default=5e-3, show_default=True)
 @click.option("--steps", type=int, help="How many steps to learn.")
 @click.option("--minutes", type=float, help="How long to learn, in place of --steps.")
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
@@ -99,15 +106,15 @@ def models(as_json: bool) -> None:
 @DEVICE
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same kind.")
 @AS_JSON
-def train(as_json: bool, mirror: str, steps: int | None, minutes: float | None, **options: Any) -> None:
+def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> None:
     """Train a network on pairs of image and labels, or on a session's corrections."""
     from napari_memseg.workflows.train import TrainJob, learning
     from napari_memseg.workflows.train import train as workflow
 
-    learn = learning(
-        steps, minutes, seed=options.pop("seed"), device=options.pop("device"), mirror=frozenset(mirror)
-    )
-    say(follow(workflow(TrainJob(learning=learn, **options))), as_json)
+    settings = {name: options.pop(name) for name in LEARNING}
+    arguments = {"widths": whole_numbers(widths)} if widths else {}
+    job = TrainJob(learning=learning(**settings, mirror=frozenset(mirror)), arguments=arguments, **options)
+    say(follow(workflow(job)), as_json)
 
 
 @commands.command()

@@ -30,6 +30,14 @@ def join_halo(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def whole_numbers(text: str) -> list[int]:
+    """Read whole numbers that are divided by commas."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise InputError(f"{text!r} is no list of whole numbers. Divide them by commas: 16,32,64.")
+    return [int(part) for part in parts]
+
+
 def words_of_halo(text: str) -> str | Zyx:
     """Read ``exact``, ``recommended`` or three joined numbers."""
     if text in ("exact", "recommended"):

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
+import zarr
 
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, cells, zyx
 from napari_memseg.inference.stages import StagePlan, plan_stages
 from napari_memseg.inference.tiling import common_multiple, fit_core, round_up
+from napari_memseg.models.base import Grid
 from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
@@ -148,6 +150,11 @@ class Plan:
             if mine[name] != theirs[name]
         ]
 
+    @property
+    def exact(self) -> bool:
+        """Whether every tile sees enough to equal a pass over the whole volume."""
+        return all(read.exact for stage in self.stages for read in stage.reads)
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
@@ -166,6 +173,11 @@ class Plan:
         for stage in self.stages:
             for index in [(0, 0, 0)] if stage.whole else cells(stage.region, self.core):
                 yield Block(stage.name, index)
+
+    def open_array(self, name: str) -> tuple[zarr.Array[Any], Grid]:
+        """Return what a stage wrote, and on which grid."""
+        array = next(a for stage in self.stages for a in stage.writes if a.name == name)
+        return zarr.open_array(self.array_path(name), mode="r"), Grid(factor=array.factor)
 
     def box_of(self, block: Block) -> Box:
         """Return the voxels of the working level that a block is about."""

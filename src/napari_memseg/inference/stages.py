@@ -54,6 +54,8 @@ class ReadPlan:
     halo: Halo
     """In voxels of the array."""
     whole: bool
+    exact: bool
+    """Whether the halo is as large as exactness needs."""
     level: int | None = None
     """For the image: the pyramid level that is read."""
     halvings: int = 0
@@ -181,19 +183,22 @@ def _read(
     read: Reads, kept: Mapping[str, ArrayPlan], image: Volume, level: int, shape: Zyx, halo: str | Zyx
 ) -> ReadPlan:
     if not read.array.startswith(IMAGE):
-        factor = kept[read.array].factor
-        return ReadPlan(name=read.array, factor=factor, halo=_halo(read, factor, halo), whole=read.whole)
+        return ReadPlan(name=read.array, **_context(read, kept[read.array].factor, halo))
     halvings = int(read.array.removeprefix(IMAGE))
     factor = zyx([2**halvings] * 3)
     stored = _stored_level(image, level, shape, factor)
     return ReadPlan(
         name=read.array,
-        factor=factor,
-        halo=_halo(read, factor, halo),
-        whole=read.whole,
+        **_context(read, factor, halo),
         level=level if stored is None else stored,
         halvings=halvings if stored is None else 0,
     )
+
+
+def _context(read: Reads, factor: Zyx, wanted: str | Zyx) -> dict[str, Any]:
+    halo, needed = _halo(read, factor, wanted), read.halo_exact
+    enough = all(a >= b for a, b in zip(halo.low + halo.high, needed.low + needed.high, strict=True))
+    return {"factor": factor, "halo": halo, "whole": read.whole, "exact": read.whole or enough}
 
 
 def _halo(read: Reads, factor: Zyx, wanted: str | Zyx) -> Halo:

@@ -96,7 +96,7 @@ class Reader:
             bad = int(grey.size - np.isfinite(grey).sum())
             raise InputError(
                 f"{self._plan.image} holds {bad} voxels that are NaN or infinite in the box {box} of level "
-                f"{level}; one would spoil its whole neighbourhood. Replace them, or segment a --box without them."
+                f"{level}; one would spoil all around it. Replace them, or segment a --box without them."
             )
         return grey
 

@@ -55,7 +55,8 @@ SHOWN = 55
 DABS = 12
 """How many brush dabs the correction takes."""
 BRUSH = disk(6).astype(bool)
-STEPS = 200
+STEPS = 120
+LEARNING_RATE = 1e-2
 TILE = (64, 64, 64)
 MEMORY_CEILING_GIB = 1.0
 """What the process that segments may take, Python and torch included."""
@@ -131,7 +132,7 @@ def _annotate(demo: _Demo) -> Iterator[Progress]:
 
 def _train(demo: _Demo) -> Iterator[Progress]:
     """Learn from the painted slices alone."""
-    learning = TrainConfig(steps=STEPS, mirror=frozenset("zyx"), patch=(32, 64, 64))
+    learning = TrainConfig(steps=STEPS, mirror=frozenset("zyx"), learning_rate=LEARNING_RATE)
     for step in train(TrainJob(out=demo.model, session=demo.session, learning=learning)):
         if "loss" in step.values:
             demo.losses.append((step.done, step.values["loss"]))
@@ -239,8 +240,8 @@ def _report(demo: _Demo) -> dict[str, Any]:
         "errors_corrected.png": "What the corrections left.",
     }
     lead = (
-        f"{len(ANNOTATED)} slices of {demo.image.shape[0]} were annotated; all scores are on voxels that nobody "
-        "painted. Human trabecular bone, Living Human Digital Library; mask as published with ciclope."
+        f"{len(ANNOTATED)} slices of {demo.image.shape[0]} were annotated; all scores are on voxels that "
+        "nobody painted. Human trabecular bone, Living Human Digital Library; mask as published with ciclope."
     )
     write_report(page, title="napari-memseg demo", lead=lead, facts=demo.facts, pictures=pictures)
     result = {

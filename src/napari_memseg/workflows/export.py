@@ -1,10 +1,137 @@
-"""Export a session's corrected labels: one snapshot, one run, and a note of where they come from.
+"""Export a session's corrected labels: one snapshot over one run, and where they come from.
 
-What is exported is the composite at one stroke number over one run, so that a
-second export of the same pair is equal byte for byte::
+What is written is the composite after one stroke over one run, so that a second
+export of the same pair is equal byte for byte::
 
     DST/
-    ├── image.ome.zarr          a link to the image, as a small JSON (its source and fingerprint)
-    ├── labels.ome.zarr         the composite; "not predicted" stays not predicted
-    └── provenance.json         image, classes, stroke number, run, model, versions
+    ├── image.ome.zarr            the image at the session's level
+    │   └── labels/corrected      the composite; "not predicted" stays so, and is never background
+    └── provenance.json           image, classes, stroke number, run, model
 """
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.inference.store import read_run_card
+from napari_memseg.io.files import atomic_write, part_folder
+from napari_memseg.io.pyramid import CHUNK, create_image, create_labels
+from napari_memseg.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.annotation.snapshot import Snapshot
+    from napari_memseg.io.pyramid import Pyramid
+    from napari_memseg.models.classes import ClassTable
+
+FORMATS = ("ome-zarr",)
+IMAGE, LABELS = "image.ome.zarr", "corrected"
+BLOCK: Zyx = zyx(2 * n for n in CHUNK)
+"""Voxels that are copied at a time."""
+
+
+def export(session: Path, destination: Path, kind: str = "ome-zarr") -> Iterator[Progress]:
+    """Write image, corrected labels and provenance of a session to a new folder.
+
+    Parameters
+    ----------
+    session : Path
+        Its folder; it is only read, as it is when the export begins.
+    destination : Path
+        Must not exist; it appears when all of it is written.
+    kind : str
+        "ome-zarr": an OME-Zarr 0.5 image with the labels in it.
+
+    Yields
+    ------
+    Progress
+        Per block; the last carries ``path``, ``seq`` (the last stroke) and ``run``.
+
+    Raises
+    ------
+    InputError
+        If something is at ``destination``, or the kind is unknown.
+    """
+    if kind not in FORMATS:
+        raise InputError(f"There is no export format {kind!r}. Choose one of: {', '.join(FORMATS)}.")
+    with Session.open(session, read_only=True) as opened, opened.snapshot() as snapshot:
+        with part_folder(destination) as part:
+            yield from _copy("export image", _new_image(part / IMAGE, opened), _LevelOf(opened))
+            labels = _new_labels(part / IMAGE / "labels", opened)
+            yield from _copy("export labels", labels, snapshot.composite)
+            provenance = _provenance(opened, snapshot)
+            atomic_write(part / "provenance.json", json.dumps(provenance, indent=1).encode())
+        facts = {"path": str(destination), "seq": snapshot.seq, "run": snapshot.run_id}
+    yield Progress(stage="export", done=1, total=1, result=facts)
+
+
+class _LevelOf:
+    """The image of a session at its working level."""
+
+    def __init__(self, session: Session) -> None:
+        self._image, self._level = session.image, session.level
+
+    def read(self, box: Box) -> NDArray[Any]:
+        return self._image.read(box, self._level)
+
+
+def _new_image(path: Path, session: Session) -> Pyramid:
+    return create_image(path, **_grid(session), dtype=session.image.dtype, name=session.image.name)
+
+
+def _new_labels(group: Path, session: Session) -> Pyramid:
+    """Make the group that lists the labels, and the labels in it."""
+    zarr.create_group(group, zarr_format=3, attributes={"ome": {"version": "0.5", "labels": [LABELS]}})
+    classes: ClassTable = session.classes
+    return create_labels(
+        group / LABELS,
+        **_grid(session),
+        dtype=classes.dtype,
+        name=LABELS,
+        colors={c.id: c.color for c in classes},
+        names={c.id: c.name for c in classes},
+        fill_value=classes.not_predicted,
+    )
+
+
+def _grid(session: Session) -> dict[str, Any]:
+    size, factor = session.image.voxel_size, session.image.scale(session.level)
+    scaled = None if size is None else tuple(a * b for a, b in zip(size, factor, strict=True))
+    return {"shape": session.shape, "voxel_size": scaled, "unit": session.image.unit}
+
+
+def _copy(stage: str, pyramid: Pyramid, source: Any) -> Iterator[Progress]:
+    """Copy every block, and build the coarse chunks that it completes."""
+    blocks = list(cells(Box.whole(pyramid.shape), BLOCK))
+    done: set[tuple[int, Zyx]] = set()
+    for number, index in enumerate(blocks, start=1):
+        box = cell_box(index, BLOCK, pyramid.shape)
+        pyramid.write(box, source.read(box), durable=False)
+        done.update((0, chunk) for chunk in cells(box, pyramid.chunk))
+        done.update(pyramid.propagate(box, lambda level, chunk: (level, chunk) in done))
+        yield Progress(stage=stage, done=number, total=len(blocks), box=box)
+
+
+def _provenance(session: Session, snapshot: Snapshot) -> dict[str, Any]:
+    """Say where the labels come from; nothing that changes from one export to the next."""
+    run = next((run for run in session.runs() if run.id == snapshot.run_id), None)
+    card = read_run_card(run.path) if run is not None and run.path.exists() else None
+    image = session.image
+    return {
+        "image": {"source": image.source, "fingerprint": image.fingerprint, "level": session.level},
+        "classes": session.classes.to_json(),
+        "not_predicted": session.classes.not_predicted,
+        "stroke": snapshot.seq,
+        "run": snapshot.run_id,
+        "model": None if card is None else {"sha256": card["plan"]["sha256"], "plan": card["id"]},
+    }

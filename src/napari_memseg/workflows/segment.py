@@ -7,17 +7,22 @@ where it stopped; with others it is refused, and nothing on disk changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
 from napari_memseg.inference.control import Control
-from napari_memseg.inference.executors import in_process
+from napari_memseg.inference.executors import RunStep, in_process
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
+from napari_memseg.inference.store import read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.resources import peak_device_gib, peak_rss_gib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def segment(
@@ -77,3 +82,61 @@ def segment_session(
     with Session.open(session, read_only=True) as opened:
         plan = _plan_in(opened, model, config or SegmentConfig(), restart)
     yield from _follow(plan, restart, control or Control())
+
+
+def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool) -> Plan:
+    """Plan a new run of a session, or find its unfinished one of the same plan."""
+    if config.level not in (None, session.level):
+        raise InputError(
+            f"The session works at level {session.level}, so its runs do too; got level {config.level}. "
+            "Leave the level out, or segment the image by its path."
+        )
+    plan = make_plan(model, session.image, session.path, replace(config, level=session.level))
+    unfinished = None if restart else _unfinished(session, plan)
+    return replace(plan, destination=str(unfinished or session.new_run()[1]))
+
+
+def _unfinished(session: Session, plan: Plan) -> Path | None:
+    """Return the newest run of the same plan that was begun and not finished."""
+    for run in reversed(session.runs()):
+        if run.path.exists():
+            card = read_run_card(run.path)
+            if card["id"] == plan.id and not card["finished"]:
+                return run.path
+    return None
+
+
+def _follow(plan: Plan, restart: bool, control: Control) -> Iterator[Progress]:
+    """Do a plan, telling each block and the time left, then what it came to."""
+    began = time.monotonic()
+    for step in in_process(plan, control, restart=restart):
+        fresh = step.done - step.resumed
+        pace = (time.monotonic() - began) / fresh if fresh else None
+        left = None if pace is None else pace * (step.total - step.done)
+        yield Progress(stage="segment", done=step.done, total=step.total, box=step.box, seconds_left=left)
+    result = _result(plan, time.monotonic() - began, step)
+    yield Progress(stage="segment", done=step.done, total=step.total, result=result)
+
+
+def _result(plan: Plan, seconds: float, last: RunStep) -> dict[str, Any]:
+    halo = plan.stages[-1].reads[0].halo
+    share = (last.done - last.resumed) / last.total
+    return {
+        "voxels": plan.region.size,
+        "tiles": last.total,
+        "tiles_done": last.done,
+        "tiles_skipped": 0,
+        "seconds": seconds,
+        "voxels_per_second": plan.region.size * share / seconds,
+        "tile": list(plan.core),
+        "halo": [max(sides) for sides in zip(halo.low, halo.high, strict=True)],
+        "halo_exact": plan.exact,
+        "device": plan.device,
+        "precision": plan.precision,
+        "forecast_memory_gib": None,
+        "peak_memory_gib": peak_device_gib(plan.device),
+        "peak_rss_gib": peak_rss_gib(),
+        "out_of_memory_retries": 0,
+        "resumed": last.resumed > 0,
+        "labels": plan.destination,
+    }

@@ -36,7 +36,7 @@ from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArr
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_memseg.io.volume import Volume
@@ -122,6 +122,8 @@ def train(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress
         model = _build(job, material.classes)
         spec = CheckpointSpec(out=job.out, card=_card(job, model, material))
         job.out.parent.mkdir(parents=True, exist_ok=True)
+        if not job.resume:
+            shutil.rmtree(_work_folder(job), ignore_errors=True)
         last = None
         for phase in model.training_plan():
             material = yield from _prepare(job, model, phase, material, spec, control)
@@ -207,23 +209,19 @@ def _prepare(
     material: _Material,
     spec: CheckpointSpec,
     control: Control,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, _Material]:
     """Run the stages that a phase needs over every volume; return the volumes with what they wrote."""
     if not phase.needs:
         return material
     checkpoint = _work_folder(job) / f"{phase.name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, model, spec.card)
-    enriched = []
+    fresh: dict[str, list[TrainingVolume]] = {"train": [], "validate": []}
     for role, volumes in (("train", material.volumes), ("validate", material.validation)):
         for number, volume in enumerate(volumes):
             folder = checkpoint.with_name(f"{phase.name}-{role}-{number}.ome.zarr")
-            enriched.append((role, (yield from _run_stages(job, phase, volume, checkpoint, folder, control))))
-    return replace(
-        material,
-        volumes=[volume for role, volume in enriched if role == "train"],
-        validation=[volume for role, volume in enriched if role == "validate"],
-    )
+            fresh[role].append((yield from _run_stages(job, phase, volume, checkpoint, folder, control)))
+    return replace(material, volumes=fresh["train"], validation=fresh["validate"])
 
 
 def _work_folder(job: TrainJob) -> Path:
@@ -237,7 +235,7 @@ def _run_stages(
     checkpoint: Path,
     folder: Path,
     control: Control,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, TrainingVolume]:
     """Run the engine up to the last stage that a phase needs; return the volume with its arrays."""
     config = SegmentConfig(level=volume.level, device=job.learning.device)
     plan = make_plan(checkpoint, volume.image, folder, config, until=[stage.name for stage in phase.needs])

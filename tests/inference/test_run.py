@@ -1,0 +1,269 @@
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
+
+from napari_memseg.errors import Cancelled, InputError, RunMismatchError
+from napari_memseg.geometry import Box
+from napari_memseg.inference.control import Control
+from napari_memseg.inference.executors import in_process
+from napari_memseg.inference.ledger import read_ledgers
+from napari_memseg.inference.plan import Plan
+from napari_memseg.inference.run import run_blocks
+from napari_memseg.inference.store import prepare, read_run_card
+
+SHAPE = (37, 41, 29)
+cores = st.sampled_from([16, 32])
+
+
+@pytest.mark.slow
+@settings(max_examples=12)
+@given(
+    levels=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    shape=st.tuples(*[st.sampled_from([17, 31, 34, 37, 53])] * 3),
+    tile=st.tuples(cores, cores, cores),
+)
+def test_any_tiling_agrees_with_one_pass_over_the_whole_volume(
+    tmp_path_factory, levels, seed, shape, tile
+):
+    model, data = toys.random_unet(seed, levels, widths=[4] * levels), noise(shape, seed)
+    plan = plan_of(model, data, tmp_path_factory.mktemp("run"), tile=tile, halo="exact")
+    run(plan, data)
+    assert np.mean(labels_of(plan) != expected(model, data)) <= 1e-6
+
+
+@pytest.mark.slow
+@settings(max_examples=8)
+@given(
+    seed=st.integers(0, 99),
+    shape=st.tuples(*[st.sampled_from([17, 31, 34, 37])] * 3),
+    tile=st.tuples(cores, cores, cores),
+)
+def test_a_model_of_many_stages_agrees_with_one_pass(tmp_path_factory, seed, shape, tile):
+    model, data = toys.toy(seed), noise(shape, seed)
+    plan = plan_of(model, data, tmp_path_factory.mktemp("run"), tile=tile, halo="exact")
+    run(plan, data)
+    assert np.mean(labels_of(plan) != expected(model, data)) <= 1e-6
+
+
+@pytest.mark.parametrize(("seed", "cut"), [(1, 3), (2, 9), (3, 17)])
+def test_the_bytes_do_not_depend_on_the_order_or_on_who_did_what(tmp_path, seed, cut):
+    data, order = noise(SHAPE), random.Random(seed)
+    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16), confidence=True)
+    run(plan, data)
+    other = replace(plan, destination=str(tmp_path / "other" / "labels.ome.zarr"))
+    prepare(other)
+    for stage in other.stages:
+        blocks = [block for block in other.blocks() if block.stage == stage.name]
+        order.shuffle(blocks)
+        for part in (blocks[:cut], blocks[cut:]):
+            list(run_blocks(other, part, image=in_memory(data)))
+    run(other, data)
+    assert stored_bytes(other) == stored_bytes(plan)
+
+
+def test_a_finished_run_computes_nothing_again(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    first = run(plan, data)
+    again = run(plan, data)
+    assert [step.done for step in again] == [first[-1].total]
+    assert again[0].resumed == first[-1].total
+
+
+def test_the_run_card_tells_the_plan_and_that_it_is_finished(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    prepare(plan)
+    assert read_run_card(Path(plan.destination))["finished"] is False
+    run(plan, data)
+    card = read_run_card(Path(plan.destination))
+    assert card["finished"] is True
+    assert Plan.from_json(card["plan"]) == plan
+
+
+def test_another_plan_is_refused_with_the_difference_named_and_nothing_changed(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    run(plan, data)
+    before = stored_bytes(plan)
+    other = plan_of(toys.null(), data, tmp_path, tile=(32, 16, 16))
+    with pytest.raises(RunMismatchError, match=r"core is \[32, 16, 16\] here and \[16, 16, 16\] there"):
+        run(other, data)
+    assert stored_bytes(plan) == before
+
+
+def test_another_image_and_another_model_are_other_runs(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    assert plan.differences(plan_of(toys.null(), noise(SHAPE, 1), tmp_path))[0].startswith("fingerprint")
+    assert plan.differences(plan_of(toys.null(threshold=0.4), data, tmp_path))[0].startswith("sha256")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    data = noise(SHAPE)
+    (tmp_path / "labels.ome.zarr").mkdir()
+    (tmp_path / "labels.ome.zarr" / "thesis.txt").write_text("mine")
+    plan = plan_of(toys.null(), data, tmp_path)
+    for restart in (False, True):
+        with pytest.raises(InputError, match="no run of napari-memseg"):
+            run(plan, data, restart=restart)
+    assert (tmp_path / "labels.ome.zarr" / "thesis.txt").read_text() == "mine"
+
+
+def test_restart_discards_a_run_of_another_plan(tmp_path):
+    data = noise(SHAPE)
+    run(plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16)), data)
+    plan = plan_of(toys.null(threshold=0.2), data, tmp_path, tile=(32, 32, 32))
+    run(plan, data, restart=True)
+    assert (labels_of(plan) == (data > 0.2)).mean() > 0.999
+
+
+def test_a_region_is_widened_to_whole_chunks_and_the_rest_stays_not_predicted(tmp_path):
+    model, data = toys.toy(), noise(SHAPE)
+    plan = plan_of(model, data, tmp_path, tile=(32, 16, 16), box="20:21,5:20,8:9", halo="exact")
+    run(plan, data)
+    assert plan.region == Box((16, 0, 0), (32, 32, 16))
+    labels, inside = labels_of(plan), plan.region.slices
+    assert (labels[inside] == expected(model, data)[inside]).all()
+    labels[inside] = model.classes.not_predicted
+    assert (labels == model.classes.not_predicted).all()
+
+
+def test_a_small_region_needs_few_blocks_of_earlier_stages(tmp_path):
+    data = noise((128, 32, 32))
+    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16), box="64:80,0:16,0:16")
+    blocks = [block for block in plan.blocks() if block.stage == "first"]
+    assert 0 < len(blocks) <= 12
+
+
+def test_the_pyramid_is_every_second_voxel(tmp_path):
+    data = noise((70, 41, 29))
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    run(plan, data)
+    assert (labels_of(plan, 1) == labels_of(plan)[::2, ::2, ::2]).all()
+
+
+def test_confidence_is_the_margin_between_the_best_two(tmp_path):
+    model, data = toys.null(), noise(SHAPE)
+    plan = plan_of(model, data, tmp_path, confidence=True)
+    run(plan, data)
+    scores = toys.whole_volume(model, data).astype(np.float64)
+    shares = np.sort(np.exp(scores) / np.exp(scores).sum(0), 0)
+    stored = zarr.open_array(Path(plan.destination) / "confidence" / "0", mode="r")[...]
+    assert np.abs(stored - np.minimum(255 * (shares[-1] - shares[-2]), 254)).max() <= 1
+
+
+def test_a_deleted_chunk_is_computed_again(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    total = run(plan, data)[-1].total
+    before = stored_bytes(plan)
+    (Path(plan.destination) / "0" / "c" / "1" / "0" / "1").unlink()
+    again = run(plan, data)
+    assert again[0].done == total - 1
+    assert again[-1].block.index == (1, 0, 1)
+    assert stored_bytes(plan) == before
+
+
+def test_an_image_with_nan_ends_the_run_and_names_the_place(tmp_path):
+    data = noise(SHAPE)
+    data[20, 20, 20] = np.nan
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    with pytest.raises(InputError, match="1 voxels that are NaN"):
+        run(plan, data)
+    assert (labels_of(plan)[16:32, 16:32, 16:29] == plan.classes.not_predicted).all()
+
+
+def test_a_network_that_makes_nan_ends_the_run(tmp_path):
+    model, data = toys.null(), np.full(SHAPE, 3e38, np.float32)
+    plan = plan_of(model, data, tmp_path)
+    with pytest.raises(InputError, match="scores are NaN or infinite"):
+        run(plan, data)
+
+
+def test_an_image_of_another_dtype_needs_a_window(tmp_path):
+    data = (noise(SHAPE) * 1000).astype(np.uint16)
+    with pytest.raises(InputError, match="--window"):
+        plan_of(toys.null(), data, tmp_path)
+    plan = plan_of(toys.null(), data, tmp_path, window=(0, 1000))
+    run(plan, data)
+    assert (labels_of(plan) == (data > 500)).mean() > 0.99
+
+
+def test_cancel_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
+    data, control = noise(SHAPE), Control()
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    seen = []
+    with pytest.raises(Cancelled):
+        for step in in_process(plan, control, image=in_memory(data)):
+            seen.append(step)
+            if step.done == 5:
+                control.cancel()
+    assert seen[-1].done < seen[-1].total
+    again = run(plan, data)
+    assert again[0].done == seen[-1].done
+    assert len({row.block for row in read_ledgers(plan.folder) if row.stage == "network"}) == again[-1].total
+
+
+def test_a_generator_that_is_left_early_leaves_whole_blocks(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    steps = in_process(plan, image=in_memory(data))
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    assert run(plan, data)[0].done >= 2
+    assert (labels_of(plan) == (data > 0.5)).mean() > 0.999
+
+
+def test_what_is_looked_at_passes_through_all_stages_first(tmp_path):
+    data, control = noise((64, 64, 64)), Control()
+    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16))
+    control.look_at(Box((50, 50, 50), (51, 51, 51)))
+    done = [step.block for step in in_process(plan, control, image=in_memory(data)) if step.block]
+    first_label = next(n for n, block in enumerate(done) if block.stage == "second")
+    assert done[first_label].index == (3, 3, 3)
+    assert first_label < 16
+
+
+def test_a_later_look_changes_the_order_of_what_has_not_begun(tmp_path):
+    data, control = noise((64, 64, 64)), Control()
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    done = []
+    for step in in_process(plan, control, image=in_memory(data)):
+        done.append(step.block)
+        if step.done == 10:
+            control.look_at(Box((63, 63, 63), (64, 64, 64)))
+    assert done.index(next(b for b in done if b and b.index == (3, 3, 3))) < 20
+
+
+def test_a_done_block_is_in_the_ledger_with_the_hash_of_its_voxels(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    run(plan, data)
+    rows = [row for row in read_ledgers(plan.folder) if row.stage == "network"]
+    assert {row.block for row in rows} == {block.index for block in plan.blocks()}
+    assert all(len(row.xxh3) == 16 for row in rows)
+
+
+def test_a_run_reads_the_pyramid_level_nearest_to_the_models_voxels(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    assert plan.level == 0
+    with pytest.raises(InputError, match="no level 3"):
+        plan_of(toys.null(), data, tmp_path, level=3)
+
+
+def test_plans_survive_json(tmp_path):
+    plan = plan_of(toys.toy(), noise(SHAPE), tmp_path, box="0:16,0:16,0:16")
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).id == plan.id
