@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from napari_memseg.models.classes import ClassTable
 
 SHAPE = (66, 65, 9)
 BACKGROUND, NOBODY = 254, 255
-classes = st.sampled_from([1, 2, 15])
+opinions = st.sampled_from([1, 2, 15, 0, BACKGROUND])
 boxes = st.tuples(*(st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in SHAPE)).map(
     lambda ends: Box(
         tuple(a for a, _ in ends), tuple(min(a + b, n) for (a, b), n in zip(ends, SHAPE, strict=True))
@@ -79,20 +80,17 @@ class SessionMachine(RuleBasedStateMachine):
 
     # What a user does
 
-    @rule(box=boxes, value=classes)
-    def paint(self, box, value):
+    @rule(box=boxes, value=opinions)
+    def paint_or_withdraw(self, box, value):
         self.session.overlay[box.slices] = value
         self._dab(box, value)
 
-    @rule(box=boxes)
-    def withdraw(self, box):
-        self.session.overlay[box.slices] = 0
-        self._dab(box, 0)
-
-    @rule(box=boxes)
-    def say_background(self, box):
-        self.session.overlay[box.slices] = BACKGROUND
-        self._dab(box, BACKGROUND)
+    @rule(box=boxes, value=opinions)
+    def drag_slowly(self, box, value):
+        self.press()
+        for half in (Box(box.start, (*box.stop[:2], box.start[2] + 1)), box):
+            self.clock += GROUP_SECONDS
+            self.paint_or_withdraw(half, value)
 
     @rule()
     def press(self):
@@ -104,11 +102,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.session.overlay.commit()
         self._release()
 
-    @rule(seconds=st.sampled_from([0.3, 1.5]))
-    def wait(self, seconds):
-        self.clock += seconds
-
-    @rule(box=boxes, value=classes, odd=st.booleans())
+    @rule(box=boxes, value=opinions, odd=st.booleans())
     def fill(self, box, value, odd):
         mask = np.indices(box.shape).sum(0) % 2 == 1 if odd else None
         self.session.overlay.fill(box, value, mask)
@@ -185,7 +179,7 @@ class SessionMachine(RuleBasedStateMachine):
         if self.session.overlay.state == "saved":
             np.testing.assert_array_equal(self.now, self.disk)
 
-    @invariant()
+    @rule()
     def a_frozen_copy_is_what_is_on_disk(self):
         with self.session.snapshot() as frozen:
             np.testing.assert_array_equal(np.asarray(frozen.overlay), self.disk)
@@ -207,6 +201,6 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 SessionMachine.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestSession = SessionMachine.TestCase
+TestSession = pytest.mark.slow(SessionMachine.TestCase)

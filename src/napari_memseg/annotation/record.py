@@ -131,6 +131,22 @@ class SessionRecord:
         row = {**asdict(self), "classes": self.classes.to_json()}
         atomic_write(folder / NAME, json.dumps(row, indent=1).encode())
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a person would ask for, in plain JSON values."""
+        about = self.image
+        return {
+            "schema": self.schema,
+            "created": self.created,
+            "image": about.source,
+            "name": about.name,
+            "dtype": about.dtype,
+            "voxel_size": None if about.voxel_size is None else list(about.voxel_size),
+            "unit": about.unit,
+            "level": self.level,
+            "shape": list(self.shape),
+            "classes": self.classes.to_json(),
+        }
+
     def open_image(self, folder: Path, image: Volume | None = None) -> Volume:
         """Return the session's image, opened by its source where it is not given.
 

@@ -216,26 +216,14 @@ class Session:
 
     def info(self) -> dict[str, Any]:
         """Describe the session in plain JSON values."""
-        about = self._record.image
-        newest = self.runs()[-1:]
         return {
             "path": str(self.path),
             "read_only": self.read_only,
-            "schema": self._record.schema,
-            "created": self._record.created,
-            "image": about.source,
-            "name": about.name,
-            "dtype": about.dtype,
-            "voxel_size": None if about.voxel_size is None else list(about.voxel_size),
-            "unit": about.unit,
-            "level": self.level,
-            "shape": list(self.shape),
-            "classes": self.classes.to_json(),
+            **self._record.describe(),
             "strokes": self.corrections.seq,
             "painted_cells": len(self.corrections.keys()),
-            "confirmed": len(self.corrections.confirmed()),
+            "confirmed": len(self.confirmed()),
             "runs": [run.id for run in self.runs()],
-            "newest_run": newest[0].id if newest else None,
             "recovered": self.recovered,
             "notes": self.notes,
         }
