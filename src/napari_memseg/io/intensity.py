@@ -1,13 +1,12 @@
-"""Find the grey values that an image lives between, from a sample of it.
+"""Measure which grey values of a volume matter, from a sample of it.
 
-A few pieces, spread evenly however the volume is cut into chunks, stand for the whole::
-
-    volume  ──64 pieces──>  every n-th voxel  ──> 0.5 %, 99.5 %  ──>  low, high
+The network sees ``low`` as 0 and ``high`` as 1, for a whole run: so the numbers must come
+out the same each time, and must not depend on a few hot voxels.
 """
 
 from __future__ import annotations
 
-from math import prod
+from math import nextafter, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,82 +14,60 @@ import numpy as np
 from napari_memseg.geometry import Zyx, ceil_div, cell_box, zyx
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_memseg.io.volume import Volume
 
+CHUNKS = 64
+"""Chunks that are looked at, at most."""
+VOXELS = 2**17
+"""Voxels that are kept of each, at most."""
 PERCENTILES = (0.5, 99.5)
-"""Between these lies what is neither noise nor a bright speck."""
-PIECES = 64
-"""Pieces that are looked at."""
-PIECE_VOXELS = 2**16
-"""Voxels that are taken from a piece at most; smaller chunks are looked at several together."""
-_STEPS = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
-"""Powers of the inverse of the root of x^4 = x + 1: the points k * _STEPS mod 1 fill a cube evenly."""
 
 
 def sample_window(volume: Volume, level: int = 0) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentiles of a fixed sample of a volume.
-
-    The sample is a sequence of low discrepancy (Roberts 2018,
-    https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/): the same
-    volume gives the same window, and no period of the image or of its chunks is followed.
+    """Return the 0.5 and 99.5 percentiles of a fixed sample of chunks.
 
     Parameters
     ----------
     volume : Volume
-        Any dtype. Values that are no finite numbers are left out.
+        An image; NaN and infinite voxels are left out.
     level : int
-        Of the pyramid, 0 the finest.
+        Of its pyramid.
 
     Returns
     -------
     low, high : float
-        ``low < high``: where the sample is one value, ``high`` is 1 more; where only the rarest
-        values differ, it is the largest. Without any finite value, 0 and 1.
+        In grey values, low < high. Where the percentiles coincide, the range of the sample;
+        where that is one value, ``low + 1`` above it; 0 and 1 where no voxel is finite.
 
     Raises
     ------
-    GeometryError
-        If there is no such level.
     SourceError
-        If a piece cannot be decoded.
+        If a chunk cannot be decoded.
     """
-    sample = np.concatenate([_voxels(volume, level, index) for index in _pieces(volume, level)])
-    if not sample.size:
+    found = _sample(volume, level)
+    if not found.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
-    if high <= low:
-        high = float(sample.max())
-    return (low, high) if high > low else (low, low + max(1.0, float(np.spacing(abs(low)))))
+    low, high = (float(value) for value in np.percentile(found, PERCENTILES))
+    if not low < high:
+        low, high = float(found.min()), float(found.max())
+    return low, high if low < high else max(low + 1.0, nextafter(low, np.inf))
 
 
-def _pieces(volume: Volume, level: int) -> list[Zyx]:
-    """Return the index of each piece, none twice."""
-    volume.scale(level)  # refuses a level that there is not
+def _sample(volume: Volume, level: int) -> np.ndarray:
+    """Return finite voxels of chunks drawn from all over the volume, the same ones each time."""
     array = volume.arrays[level]
-    grid = ceil_div(array.shape, _piece(array.chunks, array.shape))
-    if prod(grid) <= PIECES:
-        return [zyx(index) for index in np.ndindex(*grid)]
-    points = ([(0.5 + k * step) % 1 for step in _STEPS] for k in range(PIECES))
-    found = (zyx(int(p * n) for p, n in zip(point, grid, strict=True)) for point in points)
-    return list(dict.fromkeys(found))
+    grid = ceil_div(array.shape, array.chunks)
+    total = prod(grid)
+    drawn = np.random.default_rng(0).choice(total, min(total, CHUNKS), replace=False, shuffle=False)
+    pieces = []
+    for index in sorted(map(int, drawn)):
+        box = cell_box(_unravel(index, grid), array.chunks, array.shape)
+        voxels = volume.read(box, level).ravel()
+        pieces.append(voxels[:: -(-voxels.size // VOXELS)])
+    found = np.concatenate(pieces)
+    return found[np.isfinite(found)] if found.dtype.kind == "f" else found
 
 
-def _voxels(volume: Volume, level: int, index: Zyx) -> NDArray[np.float64]:
-    """Return finite values of a piece, no more than ``PIECE_VOXELS``."""
-    array = volume.arrays[level]
-    box = cell_box(index, _piece(array.chunks, array.shape), array.shape)
-    values = volume.read(box, level).ravel()
-    values = values[:: -(-values.size // PIECE_VOXELS)]
-    finite: NDArray[np.float64] = values[np.isfinite(values)].astype(np.float64)
-    return finite
-
-
-def _piece(chunk: Zyx, shape: Zyx) -> Zyx:
-    """Return a multiple of a stored chunk, grown evenly to about ``PIECE_VOXELS``."""
-    grown = list(chunk)
-    while prod(grown) * 2 <= PIECE_VOXELS and any(g < n for g, n in zip(grown, shape, strict=True)):
-        axis = min((a for a in range(3) if grown[a] < shape[a]), key=lambda a: grown[a])
-        grown[axis] *= 2
-    return zyx(grown)
+def _unravel(index: int, grid: Zyx) -> Zyx:
+    z, rest = divmod(index, grid[1] * grid[2])
+    return zyx((z, *divmod(rest, grid[2])))

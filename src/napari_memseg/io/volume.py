@@ -287,7 +287,7 @@ class Volume:
         except DECODING_ERRORS as error:
             raise SourceError(
                 f"{self.source} cannot be decoded at {where} (z, y, x; page {where.start[0]} of a stack): "
-                f"{type(error).__name__}: {str(error)[:300]}. The file is damaged there, or was changed while "
+                f"{type(error).__name__}: {str(error)[:300]}. The file is damaged there, or changed while "
                 "it was open. Copy it again from where it came, or read a box beside the damage."
             ) from error
         return chunk.view()

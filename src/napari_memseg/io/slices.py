@@ -1,0 +1,224 @@
+"""Read a folder of slices, one TIFF each, as a volume.
+
+Scanners write thousands of files whose names count. Reading them in that order is easy;
+the care is for what goes wrong on the way from the scanner, and is refused by name::
+
+    slice_0007.tif, slice_0008.tif, slice_0010.tif     0009 is missing
+    slice_0007.tif, slice_007.tif                      two for one place
+    slice_0007.tif (2000 x 2000), overview.tif (480 x 640)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_memseg.errors import SourceError
+from napari_memseg.io.axes import check_array, voxel_dtype
+from napari_memseg.io.content import check_content
+from napari_memseg.io.tiff_pages import Page, scan_pages
+from napari_memseg.io.volume import DECODING_ERRORS, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.io.source import Source
+
+ENDINGS = (".tif", ".tiff")
+"""Of files that are slices."""
+MAX_SLICES = 2**20
+"""A folder with more files than this is refused."""
+THREADS = 8
+"""Headers that are looked at at a time: each waits for the disk, mostly."""
+_PREVIEW = re.compile(r"_spr$", re.IGNORECASE)
+"""How SkyScan names the preview that it puts beside the slices."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceArray:
+    """A ``LazyArray`` over files of one plane each."""
+
+    files: tuple[Path, ...]
+    plane: tuple[int, int]
+    stored: np.dtype[Any]
+
+    @property
+    def shape(self) -> Zyx:
+        """Length of each axis, in voxels."""
+        return len(self.files), *self.plane
+
+    @property
+    def chunks(self) -> Zyx:
+        """One file."""
+        return 1, *self.plane
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the voxels become."""
+        return voxel_dtype(self.stored)
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
+        """Decode the slices of a span, and cut them to the other two."""
+        planes = [self._plane(file)[index[1:]] for file in self.files[index[0]]]
+        return np.stack(planes).astype(self.dtype, copy=False)
+
+    def _plane(self, file: Path) -> NDArray[Any]:
+        with tifffile.TiffFile(file) as tif:
+            plane = np.asarray(tif.pages[0].asarray())
+        if plane.shape != self.plane or plane.dtype != self.stored:
+            raise SourceError(
+                f"{file} has changed since the folder was opened: it is {plane.shape} {plane.dtype} now, "
+                f"was {self.plane} {self.stored}. Open the folder again once it is complete."
+            )
+        return plane
+
+
+def holds_slices(folder: Path) -> bool:
+    """Whether there is a file in a folder that could be a slice."""
+    with os.scandir(folder) as entries:
+        return any(_is_slice(entry) for entry in entries)
+
+
+def open_slices(source: Source) -> Volume:
+    """Open a folder of TIFF slices, in the order that their names count.
+
+    Raises
+    ------
+    SourceError
+        If a slice is missing, is there twice, differs from the others or is damaged; or the
+        names do not count.
+    """
+    if source.inner or source.selection:
+        raise SourceError(
+            f"{source.path} is a folder of slices, and there is nothing to choose inside it. "
+            f"Open it as {source.path}."
+        )
+    files = _listed(source.path)
+    _check_alike(files)
+    array = _array(_in_order(files))
+    check_array(array.shape, array.stored, array.chunks, source)
+    return Volume((array,), None, None, source.name, str(source), "tiff slices")
+
+
+def _is_slice(entry: os.DirEntry[str]) -> bool:
+    stem, ending = os.path.splitext(entry.name)
+    hidden = entry.name.startswith((".", "Thumbs"))
+    return ending.lower() in ENDINGS and not hidden and not _PREVIEW.search(stem) and entry.is_file()
+
+
+def _listed(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        files = [Path(entry.path) for entry in entries if _is_slice(entry)]
+    if not 0 < len(files) <= MAX_SLICES:
+        raise SourceError(
+            f"{folder} holds {len(files)} slices ({', '.join(ENDINGS)}); possible are 1 to {MAX_SLICES}. "
+            "Choose the folder that the slices lie in."
+        )
+    return sorted(files, key=_natural)
+
+
+def _natural(file: Path) -> tuple[tuple[str, ...], tuple[int, ...], str]:
+    """Sort by the words of a name, then by its numbers as numbers."""
+    return _words(file), _numbers(file), file.name
+
+
+def _words(file: Path) -> tuple[str, ...]:
+    return tuple(re.split(r"\d+", file.stem.lower()))
+
+
+def _numbers(file: Path) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
+
+
+def _check_alike(files: Sequence[Path]) -> None:
+    """Read all headers, and refuse the first file that differs from the first one."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        pages = list(pool.map(_only_page, files))
+    for file, page in zip(files, pages, strict=True):
+        if page != pages[0]:
+            raise SourceError(
+                f"{file.name} in {file.parent} is {page}, but {files[0].name} is {pages[0]}. All slices of a "
+                "volume are alike: move away what does not belong to it."
+            )
+
+
+def _only_page(file: Path) -> Page:
+    check_content(file)
+    page, *others = scan_pages(file, first=True).pages
+    if others:
+        raise SourceError(
+            f"{file} holds several pages, but each file of a folder of slices holds one. Open it by itself, "
+            "or move it away."
+        )
+    if page.samples > 1:
+        raise SourceError(
+            f"{file} has {page.samples} samples per pixel: it is a colour image, not a slice of grey values. "
+            "Save the slices in grey."
+        )
+    return page
+
+
+def _in_order(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Check that the names count, each number once and none left out."""
+    if len(files) == 1:
+        return tuple(files)
+    for file in files:
+        if _words(file) != _words(files[0]):
+            raise SourceError(
+                f"{files[0].name} and {file.name} in {file.parent} are named in two ways, so their order is "
+                "unknown. Keep one series of slices in a folder, with names that differ in one number."
+            )
+    columns = list(zip(*map(_numbers, files), strict=True))
+    counting = [column for column in columns if len(set(column)) > 1]
+    _check_once(files, columns)
+    if len(counting) != 1:
+        raise SourceError(
+            f"{files[0].name} to {files[-1].name} in {files[0].parent} differ in {len(counting)} numbers, so "
+            "their order is unknown. Keep slices in a folder whose names differ in one number."
+        )
+    _check_gaps(files, counting[0])
+    return tuple(files)
+
+
+def _check_once(files: Sequence[Path], columns: Sequence[Sequence[int]]) -> None:
+    rows = list(zip(*columns, strict=True))
+    for (a, first), (b, second) in pairwise(zip(rows, files, strict=True)):
+        if a == b:
+            raise SourceError(
+                f"{first.name} and {second.name} in {first.parent} are two slices for one place. "
+                "Move away the one that does not belong to the volume."
+            )
+
+
+def _check_gaps(files: Sequence[Path], numbers: Sequence[int]) -> None:
+    """Refuse a step that is longer than the shortest one."""
+    step = min(b - a for a, b in pairwise(numbers))
+    for (a, first), (b, second) in pairwise(zip(numbers, files, strict=True)):
+        if b - a != step:
+            raise SourceError(
+                f"In {first.parent} a slice is missing: number {a + step} should come after {first.name}, "
+                f"but {second.name} does. Copy the missing slices, or renumber the files if none is missing."
+            )
+
+
+def _array(files: tuple[Path, ...]) -> SliceArray:
+    try:
+        with tifffile.TiffFile(files[0]) as tif:
+            page = tif.pages[0]
+            height, width = (int(n) for n in page.shape)
+            return SliceArray(files, (height, width), np.dtype(page.dtype).newbyteorder("="))
+    except DECODING_ERRORS as error:
+        raise SourceError(
+            f"{files[0]} is a damaged TIFF ({type(error).__name__}: {str(error)[:300]}). Copy it again."
+        ) from error
