@@ -6,28 +6,23 @@ volume by its looks is declined, one that turns out to be broken says what is wr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_memseg.io.formats import open_volume
+from napari_memseg.io.formats import FORMATS, open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.io.volume import Volume
 
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari makes a layer of: the data, its arguments, the type of layer."""
 
-_SUFFIXES = (".tif", ".tiff", ".zarr")
-_INSIDE = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-_SLICES = (".tif", ".tiff", ".png", ".bmp")
-
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
     """Return the reader for ``path``, or None where it is no volume by its looks."""
-    if not isinstance(path, str) or not _looks_like_volume(Path(path)):
+    if not isinstance(path, str) or not Path(path).exists():
         return None
-    return read
+    return read if any(known.fits(Path(path)) for known in FORMATS) else None
 
 
 def read(path: str) -> list[LayerData]:
@@ -39,8 +34,7 @@ def read(path: str) -> list[LayerData]:
         If it cannot be read as a volume; the message says what to do.
     """
     volume = open_volume(path)
-    low, high = sample_window(volume)
-    return [layer(volume, "image", contrast_limits=(low, max(high, low + 1)))]
+    return [layer(volume, "image", contrast_limits=sample_window(volume))]
 
 
 def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
@@ -53,14 +47,3 @@ def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
     physical = {"scale": volume.voxel_size or (1.0, 1.0, 1.0), "axis_labels": ("z", "y", "x"), **units}
     own = {"name": volume.name, "multiscale": multiscale, "metadata": {"source": volume.source}}
     return list(volume.levels) if multiscale else volume.levels[0], {**own, **physical, **arguments}, kind
-
-
-def _looks_like_volume(path: Path) -> bool:
-    if path.suffix.lower() in _SUFFIXES:
-        return path.exists()
-    return path.is_dir() and (any((path / name).exists() for name in _INSIDE) or _holds_slices(path))
-
-
-def _holds_slices(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(_SLICES) for entry in entries)
