@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 
 from annotation.helpers import SHAPE, Picture, after_a_kill, make_run
 from napari_memseg.annotation import runs
@@ -18,6 +19,7 @@ from napari_memseg.annotation.recovery import restore
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import ClassTableError, InputError, SessionError, SessionLockedError
 from napari_memseg.geometry import Box
+from napari_memseg.io.formats import open_volume
 
 
 def test_a_session_is_a_folder_with_a_place_for_everything(session):
@@ -177,15 +179,17 @@ def test_a_damaged_record_is_refused(session, picture, text):
         Session.open(session.path, image=picture)
 
 
-def test_the_image_is_opened_by_its_source(session, picture, monkeypatch):
-    asked = []
-    session.close()
-    monkeypatch.setattr(
-        "napari_memseg.io.formats.open_volume", lambda source: asked.append(source) or picture, raising=False
-    )
-    with Session.open(session.path) as again:
-        assert again.image is picture
-    assert asked == ["/data/picture.tif"]
+def test_the_image_is_opened_by_its_source_and_refused_once_it_was_changed(tmp_path, folder, classes):
+    voxels = np.arange(4 * 20 * 30, dtype=np.uint16).reshape(4, 20, 30)
+    tifffile.imwrite(tmp_path / "scan.tif", voxels, photometric="minisblack")
+    Session.create(folder, open_volume(tmp_path / "scan.tif"), classes).close()
+    with Session.open(folder) as again:
+        assert again.shape == (4, 20, 30)
+        np.testing.assert_array_equal(again.image.read(Box.whole(again.shape)), voxels)
+        again.overlay[0, 0, 0] = 1
+    tifffile.imwrite(tmp_path / "scan.tif", voxels + 1, photometric="minisblack")
+    with pytest.raises(SessionError, match="another image, or was changed"):
+        Session.open(folder)
 
 
 def test_a_reader_needs_the_image_only_when_it_looks_at_it(session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ class ImageRecord:
     """What is remembered of the image, to open it again and to know it again."""
 
     source: str
+    """Opens it again, from any folder."""
     name: str
     fingerprint: str
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class ImageRecord:
     def of(cls, image: Volume) -> ImageRecord:
         """Describe an open image."""
         return cls(
-            source=absolute(image.source),
+            source=image.source,
             name=image.name,
             fingerprint=image.fingerprint,
             shape=tuple(image.shape),
@@ -190,7 +190,7 @@ class SessionRecord:
 
 
 def _reopen(source: str, folder: Path) -> Volume:
-    from napari_memseg.io.formats import open_volume
+    from napari_memseg.io.formats import open_volume  # late: most of what a session does needs no format
 
     try:
         return open_volume(source)
@@ -212,8 +212,3 @@ def _image(row: dict[str, Any]) -> ImageRecord:
         voxel_size=None if size is None else tuple(float(n) for n in size),
         unit=row["unit"],
     )
-
-
-def absolute(source: str) -> str:
-    """Return a source that is found from any working directory."""
-    return source if "://" in source else os.path.abspath(source)
