@@ -58,8 +58,9 @@ def open_zarr(source: Source) -> Volume:
         if isinstance(error, SourceError):
             raise
         raise SourceError(
-            f"The OME-Zarr description in {node.path} is damaged ({type(error).__name__}: {str(error)[:200]}). "
-            "Write it again with current software, or open one of its arrays by name. " + inside(node)
+            f"The OME-Zarr description in {node.path} cannot be followed ({type(error).__name__}: "
+            f"{str(error)[:200]}). Write it again with current software, or open one of its arrays by name. "
+            f"{inside(node)}"
         ) from error
 
 
@@ -75,9 +76,9 @@ def _multiscales(node: Node, source: Source) -> tuple[str, list[Any]]:
     )
     if version not in VERSIONS:
         raise SourceError(
-            f"{source} is OME-Zarr {version[:40]}, but only {' and '.join(VERSIONS)} are understood: in other "
-            "versions axes and scales mean something else. Convert it to 0.5, for example with ome-zarr-py, "
-            f"or open one of its arrays without a voxel size. {inside(node)}"
+            f"{source} is OME-Zarr {version[:40]}, but only {' and '.join(VERSIONS)} are understood: in "
+            "other versions axes and scales mean something else. Convert it to 0.5, for example with "
+            f"ome-zarr-py, or open one of its arrays without a voxel size. {inside(node)}"
         )
     return version, images
 
@@ -114,9 +115,11 @@ def _scale(row: Mapping[str, Any], image: Mapping[str, Any], axes: Sequence[str]
     """Return how long a voxel of a level is along each axis; empty where nothing says so."""
     found: dict[str, float] = {}
     for transform in [*row.get("coordinateTransformations", []), *image.get("coordinateTransformations", [])]:
-        if transform.get("type") == "scale":
+        if transform["type"] == "scale":
             lengths = map(float, transform["scale"])
             found = {axis: n * found.get(axis, 1.0) for axis, n in zip(axes, lengths, strict=True)}
+        elif transform["type"] not in ("translation", "identity"):
+            raise ValueError(f"a transformation of type {transform['type']!r} is none of version 0.4 or 0.5")
     return found
 
 

@@ -1,7 +1,8 @@
 """Read what a Zarr folder says of itself, and open its arrays, believing little.
 
-Descriptions are text that anybody may have written, so their size, their numbers and
-their types are checked before Zarr sees them, and nothing outside the folder is reached.
+Descriptions are text that anybody may have written, so their size, their numbers, types
+and codecs are checked before Zarr sees them, and nothing outside the folder is reached.
+One codec, pickle, runs whatever code a chunk holds: only those that cannot are let in.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from napari_memseg.io.chunk_claims import ModestArray
 from napari_memseg.io.volume import DECODING_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from napari_memseg.io.source import Source
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 2**25
 """A description longer than this is refused."""
 MAX_DIMENSIONS = 16
+
+CODECS = {
+    *("blosc", "zstd", "zlib", "gzip", "bz2", "lz4", "lzma", "shuffle", "delta", "fixedscaleoffset"),
+    *("quantize", "bitround", "astype", "packbits", "crc32", "crc32c", "adler32", "fletcher32"),
+    *("jenkins_lookup3", "pcodec", "zfpy", "bytes", "endian", "transpose", "sharding_indexed"),
+}
+"""What turns bytes into numbers and does nothing else; in Zarr 3 some begin with "numcodecs."."""
 
 _DTYPES = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)|float(16|32|64)")
 
@@ -118,6 +126,7 @@ def open_array(node: Node, source: Source) -> ModestArray:
     if not node.is_array:
         raise SourceError(f"{source}: {node.path} is a group, not an array. {inside(node)}")
     _check_said(node, source)
+    _check_codecs(node, source)
     try:
         array = zarr.open_array(node.path, mode="r", zarr_format=node.format)  # type: ignore[arg-type]
     except (*DECODING_ERRORS, ArithmeticError) as error:
@@ -134,8 +143,8 @@ def _check_said(node: Node, source: Source) -> None:
     dtype = node.said.get("dtype" if node.format == 2 else "data_type")
     if not (isinstance(dtype, str) and _DTYPES.fullmatch(dtype)):
         raise SourceError(
-            f"{source}: the array {node.path} holds {str(dtype)[:100]!r} values, but a voxel is one integer or "
-            "float of at most 64 bits. Convert it first."
+            f"{source}: the array {node.path} holds {str(dtype)[:100]!r} values, but a voxel is one integer "
+            "or float of at most 64 bits. Convert it first."
         )
     grid = _mapping(_mapping(node.said.get("chunk_grid")).get("configuration"))
     shape, chunk = node.said.get("shape"), node.said.get("chunks", grid.get("chunk_shape"))
@@ -143,13 +152,32 @@ def _check_said(node: Node, source: Source) -> None:
     if not all(isinstance(n, list) and all(type(i) is int and i > 0 for i in n) for n in lengths):
         raise SourceError(
             f"{source}: the array {node.path} says it has shape {str(shape)[:100]} in chunks of "
-            f"{str(chunk)[:100]}. Every length must be a whole number of at least 1: its description is damaged."
+            f"{str(chunk)[:100]}. Every length must be a whole number of at least 1: it is damaged."
         )
     if not 2 <= len(shape) == len(chunk) <= MAX_DIMENSIONS:  # type: ignore[arg-type]
         raise SourceError(
             f"{source}: the array {node.path} has shape {str(shape)[:100]} in chunks of {str(chunk)[:100]}. "
             "A volume has 3 dimensions, an image 2, and with channels and times 4 or 5."
         )
+
+
+def _check_codecs(node: Node, source: Source) -> None:
+    for name in _codec_names(node.said):
+        if name.removeprefix("numcodecs.") not in CODECS:
+            raise SourceError(
+                f"{source}: the array {node.path} is packed with the codec {name[:100]!r}, which is not "
+                "known to be safe to unpack. Write it again with zstd, gzip or blosc."
+            )
+
+
+def _codec_names(said: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the name of every codec of an array, of those inside a shard too."""
+    for codec in [said.get("compressor"), *_list(said.get("filters"))]:
+        if codec is not None:
+            yield str(_mapping(codec).get("id", codec))
+    for codec in [*_list(said.get("codecs")), *_list(said.get("index_codecs"))]:
+        yield str(_mapping(codec).get("name", codec))
+        yield from _codec_names(_mapping(_mapping(codec).get("configuration")))
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -170,3 +198,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

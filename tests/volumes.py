@@ -1,0 +1,134 @@
+"""One array of voxels in every format, written with the tools that people use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from napari_memseg.geometry import Zyx
+
+SIZE = (2.5, 0.5, 0.25)
+"""Voxel size in micrometres, of the formats that can say it."""
+UNIT = "micrometer"
+
+Writer = Callable[[Path, NDArray[Any]], str]
+"""Write voxels below a folder, and return the source that opens them."""
+
+
+def noise(shape: Zyx = (5, 37, 29), dtype: str = "uint16", seed: int = 0) -> NDArray[Any]:
+    values = np.random.default_rng(seed).integers(0, 200, shape)
+    return values.astype(dtype)
+
+
+def tiff(**options: Any) -> Writer:
+    def write(folder: Path, voxels: NDArray[Any]) -> str:
+        tifffile.imwrite(folder / "scan.tif", voxels, photometric="minisblack", **options)
+        return str(folder / "scan.tif")
+
+    return write
+
+
+def imagej_tiff(folder: Path, voxels: NDArray[Any]) -> str:
+    about = {"axes": "ZYX", "spacing": SIZE[0], "unit": "\\u00B5m"}
+    resolution = (1 / SIZE[2], 1 / SIZE[1])
+    tifffile.imwrite(folder / "scan.tif", voxels, imagej=True, metadata=about, resolution=resolution)
+    return str(folder / "scan.tif")
+
+
+def ome_tiff(folder: Path, voxels: NDArray[Any]) -> str:
+    about = {"axes": "ZYX"} | {f"PhysicalSize{a}": s for a, s in zip("ZYX", SIZE, strict=True)}
+    units = {f"PhysicalSize{a}Unit": "µm" for a in "ZYX"}
+    tifffile.imwrite(folder / "scan.ome.tif", voxels, metadata=about | units, photometric="minisblack")
+    return str(folder / "scan.ome.tif")
+
+
+def slices(folder: Path, voxels: NDArray[Any], names: str = "slice_{}.tif") -> str:
+    (folder / "scan").mkdir()
+    for number, plane in enumerate(voxels, start=8):
+        tifffile.imwrite(folder / "scan" / names.format(number), plane, photometric="minisblack")
+    return str(folder / "scan")
+
+
+def ome_zarr(version: str) -> Writer:
+    def write(folder: Path, voxels: NDArray[Any]) -> str:
+        return str(write_ome_zarr(folder / "scan.ome.zarr", [voxels, voxels[::2, ::2, ::2]], version))
+
+    return write
+
+
+def write_ome_zarr(
+    path: Path,
+    levels: list[NDArray[Any]],
+    version: str = "0.5",
+    *,
+    axes: str = "zyx",
+    unit: str | None = UNIT,
+    scales: list[list[float]] | None = None,
+) -> Path:
+    """Write a multiscale group as the standard says, without this package."""
+    kinds = {"c": "channel", "t": "time"}
+    rows = [{"name": a, "type": kinds.get(a, "space")} for a in axes]
+    rows = [row | ({"unit": unit} if unit and row["type"] == "space" else {}) for row in rows]
+    size = dict(zip("zyx", SIZE, strict=True))
+    default = [[size.get(a, 1.0) * (2**n if a in size else 1) for a in axes] for n in range(len(levels))]
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for n, scale in enumerate(scales or default)
+    ]
+    image: dict[str, Any] = {"axes": rows, "datasets": datasets}
+    zarr_format = 2 if version == "0.4" else 3
+    image |= {"version": version} if version == "0.4" else {}
+    ome = {"multiscales": [image]}
+    attributes = ome if version == "0.4" else {"ome": {"version": version, **ome}}
+    zarr.create_group(path, zarr_format=zarr_format, attributes=attributes)
+    for n, level in enumerate(levels):
+        write_zarr(path / str(n), level, zarr_format)
+    return path
+
+
+def write_zarr(path: Path, voxels: NDArray[Any], zarr_format: int, **options: Any) -> Path:
+    chunks = tuple(min(8, n) for n in voxels.shape)
+    array = zarr.create_array(
+        path, shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, zarr_format=zarr_format, **options
+    )
+    array[...] = voxels
+    return path
+
+
+def plain_zarr(zarr_format: int, **options: Any) -> Writer:
+    def write(folder: Path, voxels: NDArray[Any]) -> str:
+        return str(write_zarr(folder / "scan.zarr", voxels, zarr_format, **options))
+
+    return write
+
+
+FORMATS: dict[str, Writer] = {
+    "tiff": tiff(),
+    "zlib tiff": tiff(compression="zlib", rowsperstrip=5),
+    "lzw tiff with a predictor": tiff(compression="lzw", predictor=True),
+    "tiled tiff": tiff(tile=(16, 16), compression="zstd"),
+    "bigtiff": tiff(bigtiff=True, byteorder=">"),
+    "imagej": imagej_tiff,
+    "ome-tiff": ome_tiff,
+    "slices": slices,
+    "ome-zarr 0.4": ome_zarr("0.4"),
+    "ome-zarr 0.5": ome_zarr("0.5"),
+    "zarr 2": plain_zarr(2),
+    "zarr 3": plain_zarr(3),
+    "zarr 3 in shards": plain_zarr(3, shards=(10, 40, 32)),
+}
+KNOW_THEIR_SIZE = {"imagej", "ome-tiff", "ome-zarr 0.4", "ome-zarr 0.5"}
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
