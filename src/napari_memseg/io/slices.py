@@ -155,8 +155,9 @@ def _check_alike(files: Sequence[Path]) -> None:
 
 def _only_page(file: Path) -> Page:
     check_content(file)
-    page, *others = scan_pages(file, first=True).pages
-    if others:
+    found = scan_pages(file, first=True)
+    page = found.pages[0]
+    if found.more:
         raise SourceError(
             f"{file} holds several pages, but each file of a folder of slices holds one. Open it by itself, "
             "or move it away."
