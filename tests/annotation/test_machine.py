@@ -85,12 +85,12 @@ class SessionMachine(RuleBasedStateMachine):
         self.session.overlay[box.slices] = value
         self._dab(box, value)
 
-    @rule(box=boxes, value=opinions)
-    def drag_slowly(self, box, value):
+    @rule(box=boxes, first=opinions, then=opinions)
+    def drag_slowly(self, box, first, then):
         self.press()
-        for half in (Box(box.start, (*box.stop[:2], box.start[2] + 1)), box):
+        for value in (first, then):
             self.clock += GROUP_SECONDS
-            self.paint_or_withdraw(half, value)
+            self.paint_or_withdraw(box, value)
 
     @rule()
     def press(self):

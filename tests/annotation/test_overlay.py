@@ -240,6 +240,22 @@ def test_a_stroke_that_changes_nothing_leaves_no_trace(overlay, corrections):
     assert overlay.can_redo
 
 
+def test_undo_passes_a_long_stroke_that_took_itself_back(overlay, clock):
+    overlay[9, 9, 9] = 2
+    with overlay.stroke():
+        for value in (1, 0):
+            clock.now += 1
+            overlay[0, 0, 0] = value
+    overlay.undo()
+    assert overlay[9, 9, 9] == 2
+    overlay.undo()
+    assert overlay[9, 9, 9] == 0
+    overlay.redo()
+    overlay.redo()
+    assert not overlay.can_redo
+    assert overlay[9, 9, 9] == 2
+
+
 def test_a_fill_passes_through_memory_cell_by_cell(corrections, classes):
     budget = 2 * 64**3
     overlay = Overlay(corrections, SHAPE, classes, cache_bytes=budget, dirty_bytes=budget)

@@ -193,12 +193,13 @@ class Corrections:
         Returns
         -------
         int or None
-            Its seq; None if it changed no voxel and left no trace.
+            Its seq; None if it changed no voxel and left no trace. An undo or redo always leaves one.
         """
-        if self._open is None or self._open.box is None:
+        if self._open is None and stroke.undoes is None:
             return None
+        self._open = self._open or self._begin()
         seq = self._open.seq
-        self._log(seq, stroke, str(self._open.box), self._open.voxels)
+        self._log(seq, stroke, str(self._open.box or _NOWHERE), self._open.voxels)
         self._db.execute("COMMIT")
         self._open = None
         return seq
@@ -315,6 +316,9 @@ def store_cell(db: sqlite3.Connection, key: Zyx, cell: NDArray[Any]) -> None:
         db.execute("INSERT OR REPLACE INTO cell VALUES (?,?,?,?,?)", (*key, cell.itemsize, pack(cell)))
     else:
         db.execute("DELETE FROM cell WHERE z = ? AND y = ? AND x = ?", key)
+
+
+_NOWHERE = Box((0, 0, 0), (0, 0, 0))
 
 
 class _Transaction:
