@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +62,8 @@ def test_a_selection_that_selects_nothing_is_refused(text: str, tmp_path: Path) 
 @settings(max_examples=40)
 @given(text=st.text(st.sampled_from("ab:@=,1/. \0"), max_size=20))
 def test_any_text_is_a_source_or_refused(text: str) -> None:
-    try:
-        parsed = parse_source(text)
-    except SourceError as error:
-        assert str(error)
-    else:
-        assert parsed.path.exists()
+    with suppress(SourceError):
+        assert parse_source(text).path.exists()
 
 
 def test_what_a_source_says_opens_it_again(tmp_path: Path) -> None:
@@ -118,7 +115,7 @@ def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_git_lfs_pointer_is_told_from_the_image(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(SourceError, match="Git LFS pointer.*git lfs pull"):
+    with pytest.raises(SourceError, match=r"Git LFS pointer.*git lfs pull"):
         open_volume(path)
 
 
@@ -141,7 +138,7 @@ def test_four_and_five_dimensions_are_refused_with_the_choices_named(tmp_path: P
 @pytest.mark.parametrize("choice", ["@c=3", "@q=0", "@z=1"])
 def test_a_choice_that_there_is_not_is_refused(choice: str, tmp_path: Path) -> None:
     path = write_ome_zarr(tmp_path / "a.zarr", [np.zeros((3, 4, 8, 8), np.uint8)], axes="czyx")
-    with pytest.raises(SourceError, match="selects .*c is 0 to 2"):
+    with pytest.raises(SourceError, match=r"selects .*c is 0 to 2"):
         open_volume(f"{path}{choice}")
 
 
@@ -181,5 +178,5 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_the_source(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("napari_memseg.io.formats.holds_slices", refuse)
-    with pytest.raises(SourceError, match="cannot be read .*Permission denied"):
+    with pytest.raises(SourceError, match=r"cannot be read .*Permission denied"):
         open_volume(tmp_path)

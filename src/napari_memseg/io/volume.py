@@ -9,6 +9,8 @@ cache, bounded in bytes, since neighbouring tiles share most of what they read::
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -36,8 +38,11 @@ SAMPLE: Zyx = (1, 64, 64)
 """A patch that the fingerprint looks at, in voxels: thin, for the sake of files made of pages."""
 DASK_CHUNK_VOXELS = 2**22
 """Dask chunks are made of so many voxels at most, or of one stored chunk."""
-DECODING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, EOFError, TypeError)
-"""What the decoders of damaged chunks raise."""
+DECODING_ERRORS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
+    *(RuntimeError, struct.error, zlib.error),
+)
+"""What readers and decoders of other people raise where a file is damaged."""
 
 _tokens = count()
 
