@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def models(as_json: bool) -> None:
     """List every architecture, with its parameters, halo and paper."""
     from napari_memseg.models.registry import architectures
 
-    say(architectures(), as_json)
+    say([asdict(row) for row in architectures()], as_json)
 
 
 @commands.command()

@@ -151,7 +151,7 @@ def test_a_model_file_is_replaced_only_by_publishing(out):
     train(model, [blocks()], out)
     assert out.read_bytes() == b"the old model"
     files = spec_for(model, out)
-    card = files.publish(model, "network")
+    card = files.publish(model, ["network"])
     assert card.training["network"]["steps_done"] == 6
     assert same(weights_of(load_checkpoint(out)[0]), weights_of(model))
     files.clear("network")

@@ -27,7 +27,7 @@ _REGISTERED: dict[str, type[Model]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What there is to say about a network before it is trained; for two classes."""
+    """What there is to say about a network before it is trained; for three classes, as papers count."""
 
     name: str
     title: str
@@ -80,8 +80,8 @@ def create_model(name: str, classes: ClassTable, /, **arguments: Any) -> Model:
 
 def architectures() -> list[Architecture]:
     """Describe every network, in the order of ``names()``."""
-    two = ClassTable.from_ids([1])
-    return [_describe(create_model(name, two)) for name in names()]
+    three = ClassTable.from_ids([1, 2])
+    return [_describe(create_model(name, three)) for name in names()]
 
 
 def _find(name: str) -> type[Model]:

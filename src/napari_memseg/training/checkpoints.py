@@ -25,7 +25,7 @@ from napari_memseg.models.checkpoint import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -123,22 +123,25 @@ class CheckpointSpec:
         """Write the weights of ``model`` as the best so far of a phase."""
         return save_checkpoint(self.best(state.phase), model, self.card_of(state))
 
-    def publish(self, model: Model, phase: str) -> Card:
+    def publish(self, model: Model, phases: Sequence[str]) -> Card:
         """Put the finished model in its place; what was there stays until this moment.
 
         Parameters
         ----------
         model : Model
             As the last phase left it.
-        phase : str
-            That last phase, whose scores the card shall carry.
+        phases : sequence of str
+            All that it was trained in; the card tells of each, and carries the scores of the last.
 
         Raises
         ------
         CheckpointError
-            If the phase has no readable state.
+            If a phase has no readable state.
         """
-        return save_checkpoint(self.out, model, self.card_of(TrainingState.load(self.state(phase))))
+        card = self.card
+        for phase in phases:
+            card = replace(self, card=card).card_of(TrainingState.load(self.state(phase)))
+        return save_checkpoint(self.out, model, card)
 
     def clear(self, phase: str) -> None:
         """Remove what a phase kept beside the model."""

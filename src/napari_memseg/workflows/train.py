@@ -278,7 +278,7 @@ def _learn(
 def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | None) -> Progress:
     """Put the model in its place, tidy up what it took, and tell what it came to."""
     phases = [phase.name for phase in model.training_plan()]
-    card = spec.publish(model, phases[-1])
+    card = spec.publish(model, phases)
     for phase in phases:
         spec.clear(phase)
     shutil.rmtree(_work_folder(job), ignore_errors=True)

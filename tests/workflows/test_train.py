@@ -1,0 +1,139 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import toys
+from running import noise
+
+from napari_memseg.errors import CheckpointError, InputError, TrainingError
+from napari_memseg.inference.plan import SegmentConfig
+from napari_memseg.models.checkpoint import load_checkpoint, read_card
+from napari_memseg.training.config import TrainConfig
+from napari_memseg.workflows.segment import segment
+from napari_memseg.workflows.train import TrainJob, train
+
+SHAPE = (40, 44, 36)
+IDS = (0, 3, 15)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys_are_known():
+    toys.register()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[str, str]:
+    """Return an image of three grey bands, and which band a voxel is in, with ids that are not contiguous."""
+    folder = tmp_path_factory.mktemp("pair")
+    band = np.arange(SHAPE[0]) * 3 // SHAPE[0]
+    grey = (0.1 * noise(SHAPE) + 0.3 * band[:, None, None]).astype(np.float32)
+    labels = np.broadcast_to(np.array(IDS, np.uint8)[band][:, None, None], SHAPE)
+    for name, data in (("image", grey), ("labels", labels)):
+        tifffile.imwrite(folder / f"{name}.tif", data, photometric="minisblack")
+    return str(folder / "image.tif"), str(folder / "labels.tif")
+
+
+def learning(**settings) -> TrainConfig:
+    return TrainConfig(**{"steps": 4, "batch": 1, "threads": 1, "device": "cpu", "patch": (16, 16, 16), **settings})
+
+
+def job(pair, out: Path, **settings) -> TrainJob:
+    return TrainJob(**{"pairs": [pair], "out": out, "architecture": "toy", "learning": learning(), **settings})
+
+
+def test_a_plain_network_learns_ids_that_are_not_contiguous_and_segments(pair, tmp_path):
+    settings = {"architecture": "small", "arguments": {"widths": [8, 8]}}
+    steps = learning(steps=60, learning_rate=2e-2)
+    *_, last = train(job(pair, tmp_path / "small.safetensors", learning=steps, **settings))
+    assert last.result["best_val_dice"] > 0.8
+    destination = tmp_path / "labels.ome.zarr"
+    *_, done = segment(pair[0], destination, tmp_path / "small.safetensors", SegmentConfig(device="cpu"))
+    assert done.result["tiles_done"] == done.result["tiles"]
+    model, card = load_checkpoint(tmp_path / "small.safetensors")
+    assert card.classes.ids == IDS
+    assert last.result["parameters"] == model.parameter_count
+
+
+def test_a_model_of_two_phases_trains_the_second_on_what_the_first_made(pair, tmp_path):
+    out = tmp_path / "toy.safetensors"
+    stages = [step.stage for step in train(job(pair, out))]
+    assert list(dict.fromkeys(stages)) == ["train first", "prepare second", "train second", "train"]
+    assert set(read_card(out).training) == {"first", "second"}
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.safetensors"]
+
+
+def test_the_same_seed_gives_the_same_weights(pair, tmp_path):
+    made = []
+    for name in ("one", "two"):
+        list(train(job(pair, tmp_path / f"{name}.safetensors")))
+        made.append(read_card(tmp_path / f"{name}.safetensors").sha256)
+    assert made[0] == made[1]
+
+
+def test_training_goes_on_from_another_checkpoint(pair, tmp_path):
+    list(train(job(pair, tmp_path / "first.safetensors")))
+    *_, last = train(job(pair, tmp_path / "next.safetensors", init=tmp_path / "first.safetensors"))
+    assert last.result["steps"] == 8  # both phases
+
+
+def test_a_checkpoint_of_other_classes_is_no_start(pair, tmp_path):
+    list(train(job(pair, tmp_path / "first.safetensors")))
+    other = tmp_path / "other.tif"
+    tifffile.imwrite(other, np.eye(40, 44, dtype=np.uint8)[..., None].repeat(36, 2), photometric="minisblack")
+    wrong = job((pair[0], str(other)), tmp_path / "next.safetensors", init=tmp_path / "first.safetensors")
+    with pytest.raises(InputError, match=r"classes \[0, 3, 15\], but these labels hold \[0, 1\]"):
+        list(train(wrong))
+
+
+def test_no_labels_are_a_clear_end_and_leave_the_old_model(pair, tmp_path):
+    out, empty = tmp_path / "model.safetensors", tmp_path / "empty.tif"
+    out.write_bytes(b"the old model")
+    tifffile.imwrite(empty, np.zeros(SHAPE, np.uint8), photometric="minisblack")
+    with pytest.raises(TrainingError, match="label"):
+        list(train(job((pair[0], str(empty)), out, unlabelled=0)))
+    assert out.read_bytes() == b"the old model"
+
+
+def test_a_job_needs_pairs_or_a_session_and_a_name_that_says_what_it_is(pair, tmp_path):
+    with pytest.raises(InputError, match="one of the two"):
+        job(pair, tmp_path / "model.safetensors", session=tmp_path)
+    with pytest.raises(InputError, match="safetensors"):
+        job(pair, tmp_path / "model.pt")
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(pair, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        list(train(job(pair, tmp_path / "next.safetensors", init=tmp_path / "bad.safetensors")))
+
+
+def start(pair, out: Path) -> subprocess.Popen:
+    here = Path(__file__).parent
+    return subprocess.Popen(
+        [sys.executable, here / "killed_training.py", *pair, out],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(here.parent), "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_each_phase_and_between_ends_with_the_same_weights(pair, tmp_path):
+    undisturbed, disturbed = tmp_path / "a" / "toy.safetensors", tmp_path / "b" / "toy.safetensors"
+    with start(pair, undisturbed) as process:
+        process.communicate()
+    for moment in ("train first 3", "prepare second 2", "train second 3"):
+        with start(pair, disturbed) as process:
+            for line in process.stdout:
+                if line.strip() == moment:
+                    process.kill()
+                    break
+        assert not disturbed.exists()
+    with start(pair, disturbed) as process:
+        told = process.communicate()[0]
+    assert "train first" not in told
+    assert read_card(disturbed).sha256 == read_card(undisturbed).sha256
