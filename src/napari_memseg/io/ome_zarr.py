@@ -6,6 +6,7 @@ what its axes are called, and how long a voxel of each level is.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import SourceError
@@ -150,4 +151,4 @@ def _factors(views: Sequence[VolumeView], scales: Sequence[Mapping[str, float]])
 
 
 def _ratio(coarse: float | None, fine: float | None) -> int:
-    return max(round(coarse / fine), 1) if coarse and fine else 1
+    return max(round(coarse / fine), 1) if coarse and fine and isfinite(coarse / fine) else 1

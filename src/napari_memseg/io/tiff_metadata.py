@@ -58,7 +58,7 @@ def ome_voxel_size(root: ElementTree.Element, series: int) -> tuple[VoxelSize, s
 
 
 def imagej_voxel_size(
-    said: Mapping[str, Any], resolution: Mapping[str, tuple[int, int] | None]
+    said: Mapping[str, Any], resolution: Mapping[str, object]
 ) -> tuple[VoxelSize, str] | tuple[None, None]:
     """Return the voxel size of an ImageJ stack, and its unit.
 
@@ -75,9 +75,12 @@ def imagej_voxel_size(
     return voxel_size([_number(said.get("spacing")), y, x], units)
 
 
-def _inverse(fraction: tuple[int, int] | None) -> float | None:
-    pixels, units = fraction or (0, 0)
-    return units / pixels if pixels else None
+def _inverse(fraction: object) -> float | None:
+    """Return units per pixel; None where a damaged tag holds no fraction."""
+    match fraction:
+        case (int(pixels), int(units)) if pixels:
+            return units / pixels
+    return None
 
 
 def _number(value: Any) -> float | None:

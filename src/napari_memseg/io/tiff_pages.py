@@ -183,8 +183,8 @@ class _Walk:
         kind = _KINDS.get(self._value(tags, KIND, 1), "uint")
         height, width = self._value(tags, HEIGHT, 0), self._value(tags, WIDTH, 0)
         page = Page(height, width, self._value(tags, BITS, 1), kind, self._value(tags, SAMPLES, 1))
-        if page.height < 1 or page.width < 1:
-            raise self._damage(f"gives page {len(self._found)} no height or width")
+        if min(page.height, page.width, page.bits, page.samples) < 1:
+            raise self._damage(f"gives page {len(self._found)} no height, width or value")
         if not self._found and DESCRIPTION in tags:
             self._description = self._text(tags)
         self._check_storage(page, tags)
