@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import toys
-
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.plan import Plan
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import tifffile
-import toys
-from running import checkpoint_of, noise, stored_bytes
 
+import toys
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.ledger import read_ledgers
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
 from napari_memseg.inference.store import Store
 from napari_memseg.io.formats import open_volume
+from running import checkpoint_of, noise, stored_bytes
 
 pytestmark = pytest.mark.slow
 KILLS = 10

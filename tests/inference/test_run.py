@@ -1,24 +1,34 @@
-import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from errno import ENOSPC
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
+import tifffile
+import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
 
-from napari_memseg.errors import Cancelled, InputError, RunMismatchError
-from napari_memseg.geometry import Box
+import toys
+from napari_memseg.errors import Cancelled, GeometryError, InputError, RunMismatchError
+from napari_memseg.geometry import Box, ceil_div
+from napari_memseg.inference import tensors
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.executors import in_process
-from napari_memseg.inference.ledger import read_ledgers
-from napari_memseg.inference.plan import Plan
+from napari_memseg.inference.ledger import FAILED, Ledger, read_ledgers
+from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
 from napari_memseg.inference.run import run_blocks
+from napari_memseg.inference.stages import ReadPlan
 from napari_memseg.inference.store import prepare, read_run_card
+from napari_memseg.io.formats import open_volume
+from napari_memseg.io.halving import halve_mean
+from napari_memseg.io.pyramid import Pyramid
+from napari_memseg.models.base import Halo, Where
+from running import checkpoint_of, expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
 
 SHAPE = (37, 41, 29)
 cores = st.sampled_from([16, 32])
@@ -32,9 +42,7 @@ cores = st.sampled_from([16, 32])
     shape=st.tuples(*[st.sampled_from([17, 31, 34, 37, 53])] * 3),
     tile=st.tuples(cores, cores, cores),
 )
-def test_any_tiling_agrees_with_one_pass_over_the_whole_volume(
-    tmp_path_factory, levels, seed, shape, tile
-):
+def test_any_tiling_agrees_with_one_pass_over_the_whole_volume(tmp_path_factory, levels, seed, shape, tile):
     model, data = toys.random_unet(seed, levels, widths=[4] * levels), noise(shape, seed)
     plan = plan_of(model, data, tmp_path_factory.mktemp("run"), tile=tile, halo="exact")
     run(plan, data)
@@ -97,7 +105,9 @@ def test_another_plan_is_refused_with_the_difference_named_and_nothing_changed(t
     run(plan, data)
     before = stored_bytes(plan)
     other = plan_of(toys.null(), data, tmp_path, tile=(32, 16, 16))
-    with pytest.raises(RunMismatchError, match=r"core is \[32, 16, 16\] here and \[16, 16, 16\] there"):
+    with pytest.raises(
+        RunMismatchError, match=r"the tile's core is \[32, 16, 16\] here and \[16, 16, 16\] there"
+    ):
         run(other, data)
     assert stored_bytes(plan) == before
 
@@ -105,8 +115,10 @@ def test_another_plan_is_refused_with_the_difference_named_and_nothing_changed(t
 def test_another_image_and_another_model_are_other_runs(tmp_path):
     data = noise(SHAPE)
     plan = plan_of(toys.null(), data, tmp_path)
-    assert plan.differences(plan_of(toys.null(), noise(SHAPE, 1), tmp_path))[0].startswith("fingerprint")
-    assert plan.differences(plan_of(toys.null(threshold=0.4), data, tmp_path))[0].startswith("sha256")
+    (image,) = plan.differences(plan_of(toys.null(), noise(SHAPE, 1), tmp_path))
+    (model,) = plan.differences(plan_of(toys.null(threshold=0.4), data, tmp_path))
+    assert image.startswith("the image")
+    assert model.startswith("the model")
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
@@ -191,10 +203,8 @@ def test_a_network_that_makes_nan_ends_the_run(tmp_path):
         run(plan, data)
 
 
-def test_an_image_of_another_dtype_needs_a_window(tmp_path):
+def test_an_image_of_another_dtype_is_segmented_in_a_window_of_its_own(tmp_path):
     data = (noise(SHAPE) * 1000).astype(np.uint16)
-    with pytest.raises(InputError, match="--window"):
-        plan_of(toys.null(), data, tmp_path)
     plan = plan_of(toys.null(), data, tmp_path, window=(0, 1000))
     run(plan, data)
     assert (labels_of(plan) == (data > 500)).mean() > 0.99
@@ -204,11 +214,15 @@ def test_cancel_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
     data, control = noise(SHAPE), Control()
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
     seen = []
-    with pytest.raises(Cancelled):
+
+    def cancel_after_five():
         for step in in_process(plan, control, image=in_memory(data)):
             seen.append(step)
             if step.done == 5:
                 control.cancel()
+
+    with pytest.raises(Cancelled):
+        cancel_after_five()
     assert seen[-1].done < seen[-1].total
     again = run(plan, data)
     assert again[0].done == seen[-1].done
@@ -256,14 +270,153 @@ def test_a_done_block_is_in_the_ledger_with_the_hash_of_its_voxels(tmp_path):
     assert all(len(row.xxh3) == 16 for row in rows)
 
 
-def test_a_run_reads_the_pyramid_level_nearest_to_the_models_voxels(tmp_path):
+def test_a_region_leaves_no_coarse_level_behind(tmp_path):
+    data = noise((130, 40, 40))
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16), box="0:16,0:16,0:16")
+    run(plan, data)
+    for level in (1, 2, 3):
+        part = labels_of(plan, level)[: 16 // 2**level, : 16 // 2**level, : 16 // 2**level]
+        assert (part == labels_of(plan)[: 16 : 2**level, : 16 : 2**level, : 16 : 2**level]).all()
+
+
+def test_a_deleted_coarse_chunk_is_built_again_without_computing(tmp_path):
+    data = noise((70, 41, 29))
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16), confidence=True)
+    total = run(plan, data)[-1].total
+    before = stored_bytes(plan)
+    for group in (Path(plan.destination), Path(plan.destination) / "confidence"):
+        (group / "1" / "c" / "1" / "0" / "0").unlink()
+    assert run(plan, data)[0].done == total
+    assert stored_bytes(plan) == before
+
+
+class Killed(BaseException):
+    """Stands for the end of the process, which no code of ours may survive."""
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 7, 12])
+def test_a_death_between_the_voxels_and_their_row_changes_no_byte(tmp_path, monkeypatch, fatal):
+    data = noise(SHAPE)
+    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16), confidence=True)
+    other = replace(plan, destination=str(tmp_path / "other" / "labels.ome.zarr"))
+    run(other, data)
+    add, calls = Ledger.add, count(1)
+
+    def die(ledger, rows):
+        if next(calls) >= fatal:
+            raise Killed
+        add(ledger, rows)
+
+    monkeypatch.setattr(Ledger, "add", die)
+    with pytest.raises(Killed):
+        run(plan, data)
+    monkeypatch.undo()
+    run(plan, data)
+    assert stored_bytes(plan) == stored_bytes(other)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path, monkeypatch):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    write, calls = Pyramid.write, count(1)
+
+    def fill_up(pyramid, box, voxels, **how):
+        if next(calls) == 4:
+            raise OSError(ENOSPC, "No space left on device")
+        write(pyramid, box, voxels, **how)
+
+    monkeypatch.setattr(Pyramid, "write", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        run(plan, data)
+    again = run(plan, data)
+    assert again[0].done >= 3
+    assert (labels_of(plan) == (data > 0.5)).mean() > 0.999
+
+
+def test_a_failed_block_is_in_the_ledger_and_is_tried_again(tmp_path):
+    data = noise(SHAPE)
+    broken = data.copy()
+    broken[20, 20, 20] = np.nan
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    with pytest.raises(InputError, match="NaN"):
+        run(plan, broken)
+    failed = [row.block for row in read_ledgers(plan.folder) if row.status == FAILED]
+    assert failed == [(1, 1, 1)]
+    run(plan, data)
+    assert (labels_of(plan) != plan.classes.not_predicted).all()
+
+
+def test_a_block_whose_needs_are_nowhere_is_refused(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16))
+    prepare(plan)
+    last = [block for block in plan.blocks() if block.stage == "second"]
+    with pytest.raises(InputError, match="needs block"):
+        list(run_blocks(plan, last, image=in_memory(data)))
+
+
+def test_an_image_that_was_replaced_is_no_longer_the_runs(tmp_path):
+    tifffile.imwrite(tmp_path / "noise.tif", noise(SHAPE), photometric="minisblack")
+    config = SegmentConfig(chunk=16, device="cpu")
+    image = open_volume(tmp_path / "noise.tif")
+    plan = make_plan(checkpoint_of(toys.null(), tmp_path), image, tmp_path / "labels.ome.zarr", config)
+    tifffile.imwrite(tmp_path / "noise.tif", noise(SHAPE, 1), photometric="minisblack")
+    with pytest.raises(RunMismatchError, match="has changed"):
+        list(in_process(plan))
+
+
+def test_a_model_that_was_trained_on_is_no_longer_the_runs(tmp_path):
     data = noise(SHAPE)
     plan = plan_of(toys.null(), data, tmp_path)
-    assert plan.level == 0
-    with pytest.raises(InputError, match="no level 3"):
-        plan_of(toys.null(), data, tmp_path, level=3)
+    checkpoint_of(toys.null(threshold=0.1), tmp_path)
+    with pytest.raises(RunMismatchError, match="has changed"):
+        run(plan, data)
 
 
-def test_plans_survive_json(tmp_path):
-    plan = plan_of(toys.toy(), noise(SHAPE), tmp_path, box="0:16,0:16,0:16")
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).id == plan.id
+def test_restart_in_an_empty_folder_is_a_start(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    Path(plan.destination).mkdir()
+    assert run(plan, data, restart=True)[0].resumed == 0
+
+
+def test_a_paused_run_has_told_of_all_it_finished_and_goes_on_when_it_may(tmp_path):
+    data, control = noise(SHAPE), Control()
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    steps = in_process(plan, control, image=in_memory(data))
+    with ThreadPoolExecutor(1) as pool:
+        done = next(steps).done
+        control.pause()
+        waiting = pool.submit(list, steps)
+        assert not waiting.done()
+        control.resume()
+        told = waiting.result(timeout=60)
+    assert [step.done for step in told] == list(range(done + 1, told[-1].total + 1))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_coarse_image_that_the_pyramid_lacks_is_halved_slab_by_slab(tmp_path, monkeypatch, level):
+    monkeypatch.setattr(tensors, "SLAB_VOXELS", 1)
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    reader = tensors.Reader(plan, in_memory(data))
+    read = ReadPlan(
+        name=f"image@{level}",
+        factor=(2**level,) * 3,
+        halo=Halo(),
+        whole=True,
+        exact=True,
+        level=0,
+        halvings=level,
+    )
+    there = Box.whole(ceil_div(SHAPE, read.factor))
+    found = reader._read(read, Where(box=Box.whole(SHAPE), shape=SHAPE, boxes={read.name: there}))
+    expected = data
+    for _ in range(level):
+        expected = halve_mean(expected)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_a_stage_that_returns_too_little_is_told_so():
+    with pytest.raises(GeometryError, match="Mend the model"):
+        tensors.crop(torch.zeros(1, 2, 7, 8, 8), Box.whole((8, 8, 8)), Box.whole((4, 4, 4)), (1, 1, 1))

@@ -11,7 +11,6 @@ from napari_memseg.errors import GeometryError
 from napari_memseg.geometry import Box, Zyx
 from napari_memseg.inference.tiling import (
     box_around,
-    common_multiple,
     fit_core,
     plan_tiles,
     regular_box,
@@ -31,9 +30,9 @@ halos = st.builds(Halo, zyx(0, 9), zyx(0, 9))
 @st.composite
 def tilings(draw: st.DrawFn) -> dict:
     multiple = draw(zyx(1, 5))
-    core = common_multiple(multiple, multiple)
-    core = tuple(m * k for m, k in zip(core, draw(zyx(1, 4)), strict=True))
-    return {"shape": draw(zyx(1, 47)), "core": core, "halo": draw(halos), "multiple": multiple}
+    core = tuple(m * k for m, k in zip(multiple, draw(zyx(1, 4)), strict=True))
+    shape = draw(st.tuples(*(st.integers(1, min(4 * c + 3, 60)) for c in core)))
+    return {"shape": shape, "core": core, "halo": draw(halos), "multiple": multiple}
 
 
 @given(tilings())

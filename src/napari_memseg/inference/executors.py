@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from napari_memseg.inference.run import run_blocks
-from napari_memseg.inference.store import Store, prepare, write_run_card
+from napari_memseg.inference.store import Store, finish_run_card, prepare, read_run_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,4 +75,5 @@ def in_process(
                 done += 1
                 yield RunStep(done=done, total=len(blocks), resumed=resumed, block=told.block, box=told.box)
         store.build_coarse(plan.region)
-    write_run_card(plan, finished=True, blocks=len(blocks), seconds=monotonic() - began)
+    if left or not read_run_card(Path(plan.destination))["finished"]:
+        finish_run_card(plan, blocks=len(blocks), seconds=monotonic() - began)

@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 import zarr
 
-from napari_memseg.errors import GeometryError, InputError
+from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cells, zyx
+from napari_memseg.inference.choices import (
+    choose_device,
+    choose_level,
+    choose_precision,
+    choose_stages,
+    choose_tile,
+    choose_window,
+)
+from napari_memseg.inference.differences import differences
 from napari_memseg.inference.stages import StagePlan, plan_stages
-from napari_memseg.inference.tiling import common_multiple, fit_core, round_up
 from napari_memseg.models.base import Grid
 from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.classes import ClassTable
@@ -32,12 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_memseg.io.volume import Volume
-    from napari_memseg.models.base import Model
-    from napari_memseg.models.checkpoint import Card
 
 SMALLEST_CHUNK = 16
-DEFAULT_TILE: Zyx = (128, 128, 128)
-"""Core of a tile where nobody chose one."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -143,12 +147,7 @@ class Plan:
 
     def differences(self, other: Plan) -> list[str]:
         """Say in words what makes ``other`` another run than this one; empty if it is the same."""
-        mine, theirs = self.identity, other.identity
-        return [
-            f"{name} is {mine[name]} here and {theirs[name]} there"
-            for name in mine
-            if mine[name] != theirs[name]
-        ]
+        return differences(self.identity, other.identity)
 
     @property
     def exact(self) -> bool:
@@ -237,7 +236,7 @@ def make_plan(
     config : SegmentConfig
         How.
     until : sequence of str, optional
-        Names of the only stages to run, the first of the model; by default all.
+        Names of the stages to run, with those they need; by default all.
 
     Raises
     ------
@@ -245,12 +244,12 @@ def make_plan(
         If image and model do not fit, or the level, box, tile or device is impossible.
     """
     model, card = load_checkpoint(checkpoint)
-    level = _choose_level(image, card, config.level)
+    level = choose_level(image, card, config.level)
     shape = zyx(image.arrays[level].shape)
     chunk = zyx([config.chunk] * 3)
-    planned = [stage for stage in model.stages if until is None or stage.name in until]
-    core = _choose_core(model, config, shape, chunk)
+    planned = choose_stages(model, until)
     region = (Box.parse(config.box, shape) if config.box else Box.whole(shape)).snap(chunk).clip(shape)
+    core = choose_tile(model, config, shape, chunk, region)
     device = choose_device(config.device)
     return Plan(
         image=image.source,
@@ -263,79 +262,16 @@ def make_plan(
         sha256=card.sha256,
         destination=str(destination),
         classes=card.classes,
-        window=_choose_window(image, card, config.window),
+        window=choose_window(image, card, config.window),
         stages=plan_stages(planned, image, level, shape, core=core, halo=config.halo, region=region),
         core=core,
         chunk=chunk,
         region=region,
         segments=len(planned) == len(model.stages),
         confidence=config.confidence,
-        precision=_choose_precision(config.precision, device),
+        precision=choose_precision(config.precision, device),
         device=device,
     )
-
-
-def choose_device(name: str) -> str:
-    """Return the device of that name; ``auto`` takes a GPU if there is one.
-
-    Raises
-    ------
-    InputError
-        If there is no such device here.
-    """
-    import torch
-
-    there = [kind for kind, module in (("cuda", torch.cuda), ("mps", torch.mps)) if module.is_available()]
-    there.append("cpu")
-    wanted = there[0] if name == "auto" else name
-    if wanted.partition(":")[0] not in there:
-        raise InputError(f"There is no device {name!r} here. Possible are: auto, {', '.join(there)}.")
-    return wanted
-
-
-def _choose_level(image: Volume, card: Card, wanted: int | None) -> int:
-    if wanted is None:
-        known = card.voxel_size is not None and card.unit == image.unit and image.voxel_size is not None
-        return image.nearest_level(card.voxel_size) if known and card.voxel_size else 0
-    if not 0 <= wanted < len(image.arrays):
-        raise InputError(
-            f"{image.source} has no level {wanted}. Its levels are 0, the finest, to {len(image.arrays) - 1}."
-        )
-    return wanted
-
-
-def _choose_core(model: Model, config: SegmentConfig, shape: Zyx, chunk: Zyx) -> Zyx:
-    """Return the core of a tile: the one asked for, or a usual one that is no larger than the volume."""
-    grids = [writes.grid.factor for stage in model.stages for writes in stage.writes]
-    multiple = common_multiple(*(stage.multiple for stage in model.stages), *grids)
-    step = common_multiple(chunk, multiple)
-    if config.tile is None:
-        halo = model.stages[-1].reads[0].halo_recommended
-        return fit_core(DEFAULT_TILE, shape, step, halo, multiple)
-    if any(n % s for n, s in zip(config.tile, step, strict=True)):
-        raise GeometryError(
-            f"This model needs tiles whose cores are multiples of {step} voxels, got {config.tile}. "
-            f"The next larger one is {round_up(config.tile, step)}."
-        )
-    return zyx(map(min, config.tile, round_up(shape, step)))
-
-
-def _choose_window(image: Volume, card: Card, wanted: tuple[float, float] | None) -> Window:
-    if wanted is not None:
-        return Window(*wanted, image.dtype.name)
-    if image.dtype.name != card.window.dtype:
-        raise InputError(
-            f"The model was trained on {card.window.dtype} images, where grey values from "
-            f"{card.window.low:g} to {card.window.high:g} count, but {image.source} holds "
-            f"{image.dtype.name}. Say which of its grey values these are: --window LOW HIGH."
-        )
-    return card.window
-
-
-def _choose_precision(wanted: str, device: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "float16" if device.startswith("cuda") else "float32"
 
 
 def _voxel_size(image: Volume, level: int) -> tuple[float, float, float] | None:

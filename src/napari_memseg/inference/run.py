@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_memseg.errors import InputError
+from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.classify import classify, to_ids
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.schedule import Schedule
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from napari_memseg.geometry import Box
     from napari_memseg.inference.plan import Block, Plan
+    from napari_memseg.inference.stages import ReadPlan, StagePlan
     from napari_memseg.io.volume import Volume
     from napari_memseg.models.base import Model, Where
 
@@ -70,7 +71,7 @@ def run_blocks(
     plan : Plan
         Its folders are there: ``store.prepare`` made them.
     blocks : iterable of Block
-        What to do; blocks that these need and that are not among them are taken to be done.
+        What to do, whether or not it was done before; what these need is among them or done.
     control : Control, optional
         Pause, cancel, look here first.
     image : Volume, optional
@@ -89,14 +90,16 @@ def run_blocks(
         If somebody asked for it; what was computed by then is on the disk.
     InputError
         If the image holds NaN or infinity, or the network makes them.
+    RunMismatchError
+        If image or model are no longer those of the plan.
     """
     control = control or Control()
     with ExitStack() as stack:
         if store is None:
             store = Store(plan)
             stack.callback(store.close)
-        line = _Line(plan, image or open_volume(plan.image), store, stack)
-        yield from line.run(Schedule(plan, blocks), control)
+        line = _Line(plan, image or _open(plan), store, stack)
+        yield from line.run(Schedule(plan, blocks, store.is_done), control)
     control.raise_if_cancelled()
 
 
@@ -119,7 +122,8 @@ class _Line:
                 self._read_ahead(schedule, control)
                 if self._reading:
                     self._compute(*self._reading.popleft())
-                yield from self._written(schedule, at_most=WRITE_BEHIND if self._reading else 0)
+                waits = WRITE_BEHIND if self._reading else max(len(self._writing) - 1, 0)
+                yield from self._written(schedule, at_most=0 if control.paused else waits)
                 control.wait_if_paused()
             yield from self._written(schedule, at_most=0)
         finally:
@@ -132,9 +136,13 @@ class _Line:
             self._reading.append((block, where, self._readers.submit(self._reader.read, block, where)))
 
     def _compute(self, block: Block, where: Where, arrays: Future[dict[str, NDArray[Any]]]) -> None:
-        inputs = arrays.result()
-        began = monotonic()
-        made = self._network(block, where, inputs)
+        try:
+            inputs = arrays.result()
+            began = monotonic()
+            made = self._network(block, where, inputs)
+        except InputError:
+            self._writer.submit(self._store.fail, block)
+            raise
         self._writing.append(self._writer.submit(self._write, block, made, monotonic() - began))
 
     def _write(self, block: Block, made: Mapping[str, NDArray[Any]], seconds: float) -> BlockDone:
@@ -157,6 +165,7 @@ class Network:
         self._device = torch.device(plan.device)
         self._model = _load(plan).to(self._device)
         self._stages = {stage.name: stage for stage in self._model.stages}
+        self._kept: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def __call__(
@@ -171,15 +180,27 @@ class Network:
         InputError
             If the network makes scores that are NaN or infinite.
         """
-        inputs = to_device(arrays, self._plan, self._device)
+        stage = self._plan.stage(block.stage)
+        inputs = {read.name: self._tensor(read, stage, arrays[read.name]) for read in stage.reads}
         with self._arithmetic():
             outputs = self._stages[block.stage](inputs, [where])
+        return self._arrays(block, where, outputs) | self._labels(block, where, outputs)
+
+    def _tensor(self, read: ReadPlan, stage: StagePlan, array: NDArray[Any]) -> Tensor:
+        """Return what is read, on the device; arrays that all tiles need whole stay there."""
+        if stage.whole or not read.whole:
+            return to_device(read.name, array, self._plan.window, self._device)
+        if read.name not in self._kept:
+            self._kept[read.name] = to_device(read.name, array, self._plan.window, self._device)
+        return self._kept[read.name]
+
+    def _arrays(self, block: Block, where: Where, outputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
         made: dict[str, NDArray[Any]] = {}
         for array in self._plan.stage(block.stage).writes:
             output = outputs[array.name]
             core = output if array.vector else crop(output, where.box, self._plan.box_of(block), array.factor)
             made[array.name] = core[0].to(getattr(torch, array.dtype)).cpu().numpy()
-        return made | self._labels(block, where, outputs)
+        return made
 
     def _labels(self, block: Block, where: Where, outputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
         if SCORES not in outputs:
@@ -203,11 +224,22 @@ class Network:
         return torch.autocast(self._device.type, dtype=getattr(torch, self._plan.precision))
 
 
+def _open(plan: Plan) -> Volume:
+    """Open the plan's image, and make sure that it is the one."""
+    image = open_volume(plan.image)
+    if image.fingerprint != plan.fingerprint:
+        raise RunMismatchError(
+            f"{plan.image} has changed since the run began: its shape, voxel size or voxels are others. "
+            "Restore the file, or begin another run."
+        )
+    return image
+
+
 def _load(plan: Plan) -> Model:
     """Load the plan's model, and make sure that it is the one."""
     model, card = load_checkpoint(plan.model)
     if card.sha256 != plan.sha256:
-        raise InputError(
+        raise RunMismatchError(
             f"{plan.model} has changed since the run began: its weights are another training's. "
             "Restore the file, or begin another run."
         )

@@ -9,16 +9,21 @@ that a place passes through all stages before the next one begins::
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from napari_memseg.errors import InputError
 from napari_memseg.geometry import cells
 from napari_memseg.inference.plan import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari_memseg.geometry import Box, Zyx
     from napari_memseg.inference.plan import Plan
+
+LOOK_AHEAD = 16
+"""Wanted blocks that are looked at for one that can begin, while others are being computed."""
 
 
 class Schedule:
@@ -29,11 +34,13 @@ class Schedule:
     plan : Plan
         Says what a block reads.
     blocks : iterable of Block
-        What is to be done. Whatever else they need is taken to be there.
+        What is to be done.
+    is_done : callable
+        Whether a block that is not among them is there: what is to be done may need it.
     """
 
-    def __init__(self, plan: Plan, blocks: Iterable[Block]) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, blocks: Iterable[Block], is_done: Callable[[Block], bool]) -> None:
+        self._plan, self._is_done = plan, is_done
         depth = {stage.name: n for n, stage in enumerate(plan.stages)}
         self._waiting = dict.fromkeys(sorted(blocks, key=lambda b: (-depth[b.stage], b.index)))
         self._begun: set[Block] = set()
@@ -44,10 +51,16 @@ class Schedule:
         return len(self._waiting) + len(self._begun)
 
     def next(self, looked_at: Box | None = None) -> Block | None:
-        """Begin the most wanted block that can be begun; None if all wait for others to be finished."""
+        """Begin the most wanted block that can be begun; None if they wait for others to be finished.
+
+        Raises
+        ------
+        InputError
+            If a block needs one that is neither done nor to be done.
+        """
         if looked_at != self._looked_at:
             self._bring_forward(looked_at)
-        for target in self._waiting:
+        for target in islice(self._waiting, LOOK_AHEAD):
             block = self._ready_for(target)
             if block is not None:
                 del self._waiting[block]
@@ -75,7 +88,14 @@ class Schedule:
             if needed in self._begun:
                 free = False
             elif needed in self._waiting:
-                return self._ready_for(needed)
+                if (earlier := self._ready_for(needed)) is not None:
+                    return earlier
+                free = False
+            elif not self._is_done(needed):
+                raise InputError(
+                    f"Block {block.index} of {block.stage} needs block {needed.index} of {needed.stage}, "
+                    "which is neither done nor among those to be done. Add it, or do it first."
+                )
         return block if free else None
 
     def _needs(self, block: Block) -> Iterator[Block]:
@@ -88,7 +108,7 @@ class Schedule:
                 yield Block(maker.name, (0, 0, 0))
                 continue
             box = stage.box(read, self._start(block), self._plan.core, self._plan.shape)
-            seen = box.refine(read.factor).clip(self._plan.shape)
+            seen = box.refine(read.factor) & maker.region
             yield from (Block(maker.name, index) for index in cells(seen, self._plan.core))
 
     def _start(self, block: Block) -> Zyx:

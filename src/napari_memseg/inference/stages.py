@@ -10,6 +10,7 @@ read, so that a run in a small region stays small all the way up::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import GeometryError
@@ -69,6 +70,7 @@ class StagePlan:
     name: str
     whole: bool
     multiple: Zyx
+    """Boxes begin on it, in voxels of the working level."""
     reads: tuple[ReadPlan, ...]
     writes: tuple[ArrayPlan, ...]
     """Arrays that are kept; class scores are not."""
@@ -107,9 +109,9 @@ class StagePlan:
         there = ceil_div(shape, read.factor)
         if read.whole or self.whole:
             return Box.whole(there)
-        own = [max(m // f, 1) for m, f in zip(self.multiple, read.factor, strict=True)]
+        own = zyx(lcm(m, f) // f for m, f in zip(self.multiple, read.factor, strict=True))
         inner = Box.at(start, core).coarsen(read.factor)
-        return box_around(inner.start, there, inner.shape, read.halo, zyx(own))
+        return box_around(inner.start, there, inner.shape, read.halo, own)
 
 
 def plan_stages(
@@ -143,6 +145,7 @@ def plan_stages(
         If an array lies on a grid that this engine does not run, or is too large to be read whole.
     """
     kept = {w.array: _array(w) for stage in stages for w in stage.writes if w.array != SCORES}
+    _check_order(stages)
     read_back: dict[str, list[Box]] = {name: [] for name in kept}
     plans: list[StagePlan] = []
     for number, stage in reversed(list(enumerate(stages))):
@@ -161,6 +164,18 @@ def plan_stages(
                 read_back[read.name].append(_reach(plan, read, core, shape))
         plans.insert(0, plan)
     return tuple(plans)
+
+
+def _check_order(stages: Sequence[Stage]) -> None:
+    made: set[str] = set()
+    for stage in stages:
+        needed = {read.array for read in stage.reads if not read.array.startswith(IMAGE)}
+        if lacking := sorted(needed - made):
+            raise GeometryError(
+                f"The stage {stage.name} reads {', '.join(lacking)}, which no stage before it writes. "
+                f"There are: {', '.join(sorted(made)) or 'none'}, and the image as image@0, image@1, ..."
+            )
+        made |= {writes.array for writes in stage.writes}
 
 
 def _array(writes: Writes) -> ArrayPlan:
@@ -184,8 +199,8 @@ def _read(
 ) -> ReadPlan:
     if not read.array.startswith(IMAGE):
         return ReadPlan(name=read.array, **_context(read, kept[read.array].factor, halo))
-    halvings = int(read.array.removeprefix(IMAGE))
-    factor = zyx([2**halvings] * 3)
+    factor = image_factor(read.array)
+    halvings = factor[0].bit_length() - 1
     stored = _stored_level(image, level, shape, factor)
     return ReadPlan(
         name=read.array,
@@ -195,13 +210,19 @@ def _read(
     )
 
 
+def image_factor(name: str) -> Zyx:
+    """Return how many working voxels make one of ``image@L``."""
+    return zyx([2 ** int(name.removeprefix(IMAGE))] * 3)
+
+
 def _context(read: Reads, factor: Zyx, wanted: str | Zyx) -> dict[str, Any]:
-    halo, needed = _halo(read, factor, wanted), read.halo_exact
+    halo, needed = read_halo(read, factor, wanted), read.halo_exact
     enough = all(a >= b for a, b in zip(halo.low + halo.high, needed.low + needed.high, strict=True))
     return {"factor": factor, "halo": halo, "whole": read.whole, "exact": read.whole or enough}
 
 
-def _halo(read: Reads, factor: Zyx, wanted: str | Zyx) -> Halo:
+def read_halo(read: Reads, factor: Zyx, wanted: str | Zyx) -> Halo:
+    """Return the context to take: "exact", "recommended", or working voxels on both sides."""
     if wanted == "exact":
         return read.halo_exact
     if isinstance(wanted, str):
@@ -212,8 +233,8 @@ def _halo(read: Reads, factor: Zyx, wanted: str | Zyx) -> Halo:
 def _stored_level(image: Volume, level: int, shape: Zyx, factor: Zyx) -> int | None:
     """Return the level of the image's own pyramid that is coarser by just this factor, if there is one."""
     for number in range(level, len(image.arrays)):
-        ratio = tuple(a // b for a, b in zip(image.scale(number), image.scale(level), strict=True))
-        if ratio == factor and image.arrays[number].shape == ceil_div(shape, factor):
+        wanted = tuple(n * f for n, f in zip(image.scale(level), factor, strict=True))
+        if image.scale(number) == wanted and image.arrays[number].shape == ceil_div(shape, factor):
             return number
     return None
 

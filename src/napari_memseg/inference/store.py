@@ -12,15 +12,18 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from importlib.metadata import version
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import xxhash
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.inference.ledger import Ledger, Row, done_blocks
+from napari_memseg.inference.ledger import FAILED, Ledger, Row, done_blocks
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.io.arrays import chunk_files_exist, open_array
 from napari_memseg.io.files import atomic_write, part_folder
@@ -57,9 +60,9 @@ def prepare(plan: Plan, *, restart: bool = False) -> None:
         If something that is no run of ours is there.
     """
     destination = Path(plan.destination)
-    if restart and destination.exists():
+    if restart and destination.exists() and any(destination.iterdir()):
         read_run_card(destination)
-        shutil.rmtree(destination)
+        _discard(destination)
     if destination.exists() and any(destination.iterdir()):
         _compare(plan, Plan.from_json(read_run_card(destination)["plan"]))
     else:
@@ -84,10 +87,22 @@ def read_run_card(destination: Path) -> dict[str, Any]:
     return card
 
 
-def write_run_card(plan: Plan, **facts: Any) -> None:
-    """Write what a run says of itself: its plan, and how it went."""
-    card = {"id": plan.id, "plan": plan.to_json(), **facts}
-    atomic_write(plan.folder / CARD, json.dumps(card, indent=1).encode())
+def finish_run_card(plan: Plan, *, blocks: int, seconds: float) -> None:
+    """Note that a run is finished; ``seconds`` of this attempt are added to those of earlier ones."""
+    card = read_run_card(Path(plan.destination))
+    card |= {"finished": True, "blocks": blocks, "seconds": card["seconds"] + seconds}
+    atomic_write(plan.folder / CARD, _as_json(card))
+
+
+def _as_json(card: dict[str, Any]) -> bytes:
+    return json.dumps(card, indent=1).encode()
+
+
+def _discard(destination: Path) -> None:
+    """Delete a run; its name is free at once, so that a kill leaves no half of it there."""
+    rubbish = destination.with_name(f"{destination.name}.{uuid4().hex[:8]}.part")
+    destination.rename(rubbish)
+    shutil.rmtree(rubbish)
 
 
 def _compare(plan: Plan, there: Plan) -> None:
@@ -120,14 +135,24 @@ def _create(plan: Plan, destination: Path) -> None:
         if plan.segments and plan.confidence:
             create_confidence(part / CONFIDENCE, **grid)
         _create_arrays(plan, part / "memseg" / "stages")
-        card = {"id": plan.id, "plan": plan.to_json(), "finished": False}
-        atomic_write(part / "memseg" / CARD, json.dumps(card, indent=1).encode())
+        card = {
+            "id": plan.id,
+            "plan": plan.to_json(),
+            "finished": False,
+            "seconds": 0.0,
+            "versions": _versions(),
+        }
+        atomic_write(part / "memseg" / CARD, _as_json(card))
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("napari-memseg", "torch", "numpy", "zarr")}
 
 
 def _create_arrays(plan: Plan, folder: Path) -> None:
     folder.mkdir(parents=True)
     for array in (array for stage in plan.stages for array in stage.writes):
-        inner = [n // f for n, f in zip(plan.core, array.factor, strict=True)]
+        inner = [gcd(n // f, c) for n, f, c in zip(plan.core, array.factor, plan.chunk, strict=True)]
         chunks = [array.channels] if array.vector else [array.channels, *inner]
         create_array(folder / array.name, shape=array.shape(plan.shape), dtype=array.dtype, chunks=chunks)
 
@@ -145,6 +170,10 @@ class Store:
         self._ledger = Ledger(self.plan.folder)
         for block in [b for b in self.plan.blocks() if self.is_done(b) and not self._is_there(b)]:
             self.done[block.stage].discard(block.index)
+        for name, pyramid in self._pyramids.items():
+            for level, array in list(enumerate(pyramid.levels))[1:]:
+                known = self.done.get(_coarse(name, level), set())
+                known -= {index for index in known if not _chunk_exists(array, index)}
 
     def is_done(self, block: Block) -> bool:
         """Whether a block was finished, by anybody, and still is."""
@@ -162,11 +191,15 @@ class Store:
         if SCORES in made:
             self.build_coarse(box)
 
+    def fail(self, block: Block) -> None:
+        """Note that a block cannot be computed; the next attempt tries it again."""
+        self._ledger.add([Row(block.stage, block.index, FAILED)])
+
     def build_coarse(self, box: Box) -> None:
         """Build the coarse chunks over ``box`` whose children are all there, and take note of them."""
         for name, pyramid in self._pyramids.items():
-            for level, index in pyramid.propagate(box, partial(self._is_final, name)):
-                self._add([Row(f"{name}/{level}", index)])
+            built = list(pyramid.propagate(box, partial(self._is_final, name)))
+            self._add(Row(_coarse(name, level), index) for level, index in built)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -174,17 +207,21 @@ class Store:
 
     def _add(self, rows: Iterable[Row]) -> None:
         rows = list(rows)
-        self._ledger.add(rows)
+        if rows:
+            self._ledger.add(rows)
         for row in rows:
             self.done.setdefault(row.stage, set()).add(row.block)
 
     def _is_final(self, name: str, level: int, chunk: Zyx) -> bool:
         """Whether a chunk of a pyramid is done, or will never be written."""
+        factor = zyx(c * 2**level for c in self.plan.chunk)
+        voxels = cell_box(chunk, factor, self.plan.shape)
+        if (voxels & self.plan.region).is_empty:
+            return True
         if level > 0:
-            return chunk in self.done.get(f"{name}/{level}", ())
-        voxels = cell_box(chunk, self.plan.chunk, self.plan.shape)
+            return chunk in self.done.get(_coarse(name, level), ())
         core = zyx(a // n for a, n in zip(voxels.start, self.plan.core, strict=True))
-        return (voxels & self.plan.region).is_empty or self.is_done(Block(self.plan.stages[-1].name, core))
+        return self.is_done(Block(self.plan.stages[-1].name, core))
 
     @cached_property
     def _pyramids(self) -> dict[str, Pyramid]:
@@ -215,8 +252,17 @@ class Store:
         return all(chunk_files_exist(array, slices) for array, slices in parts)
 
 
+def _coarse(name: str, level: int) -> str:
+    """Return the name under which the ledgers know a level of an output."""
+    return f"{'pyramid' if name == SCORES else name}/{level}"
+
+
+def _chunk_exists(array: zarr.Array[Any], index: Zyx) -> bool:
+    return chunk_files_exist(array, cell_box(index, zyx(array.chunks), zyx(array.shape)).slices)
+
+
 def _hash(made: Mapping[str, NDArray[Any]]) -> str:
     digest = xxhash.xxh3_64()
     for name in sorted(made):
-        digest.update(np.ascontiguousarray(made[name]).tobytes())
+        digest.update(np.ascontiguousarray(made[name]).data)
     return digest.hexdigest()

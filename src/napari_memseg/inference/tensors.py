@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import zarr
 
-from napari_memseg.errors import InputError
+from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.inference.stages import IMAGE
 from napari_memseg.models.base import Where
@@ -29,16 +29,18 @@ if TYPE_CHECKING:
     from napari_memseg.inference.plan import Block, Plan
     from napari_memseg.inference.stages import ReadPlan
     from napari_memseg.io.volume import Volume
+    from napari_memseg.models.intensity import Window
 
 SLAB_VOXELS = 2**25
 """About how many voxels are read at once to be halved."""
 
 
 class Reader:
-    """Read what blocks need; from any thread, on the CPU."""
+    """Read what blocks need; from any thread, on the CPU. What every block needs whole is read once."""
 
     def __init__(self, plan: Plan, image: Volume) -> None:
         self._plan, self._image = plan, image
+        self._kept: dict[str, NDArray[Any]] = {}
 
     def where(self, block: Block) -> Where:
         """Return the boxes that a block reads."""
@@ -53,7 +55,7 @@ class Reader:
         return Where(box=box, shape=plan.shape, voxel_size=plan.voxel_size, boxes=boxes)
 
     def read(self, block: Block, where: Where) -> dict[str, NDArray[Any]]:
-        """Return every array that a block's stage reads: the image (z, y, x), others with channels first.
+        """Return what a block's stage reads: the image (z, y, x), arrays (C, z, y, x), vectors (length,).
 
         Raises
         ------
@@ -61,12 +63,19 @@ class Reader:
             If the image holds NaN or infinity there.
         """
         stage = self._plan.stage(block.stage)
-        return {read.name: self._read(read, where.boxes.get(read.name)) for read in stage.reads}
+        return {
+            read.name: self._once(read, where) if read.whole and not stage.whole else self._read(read, where)
+            for read in stage.reads
+        }
 
-    def _read(self, read: ReadPlan, box: Box | None) -> NDArray[Any]:
-        if read.name.startswith(IMAGE):
-            assert read.level is not None
-            assert box is not None
+    def _once(self, read: ReadPlan, where: Where) -> NDArray[Any]:
+        if read.name not in self._kept:
+            self._kept[read.name] = self._read(read, where)
+        return self._kept[read.name]
+
+    def _read(self, read: ReadPlan, where: Where) -> NDArray[Any]:
+        box = where.boxes.get(read.name)
+        if box is not None and read.level is not None:
             return self._halved(box, read.level, read.halvings)
         array = self._arrays[read.name]
         return np.asarray(array[...] if box is None else array[(slice(None), *box.slices)])
@@ -101,25 +110,35 @@ class Reader:
         return grey
 
 
-def to_device(arrays: Mapping[str, NDArray[Any]], plan: Plan, device: torch.device) -> dict[str, Tensor]:
-    """Return a batch of one: the image in the run's window, (1, 1, z, y, x), other arrays as they are."""
-    tensors = {}
-    for name, array in arrays.items():
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-        tensors[name] = plan.window.normalise(tensor)[None, None] if name.startswith(IMAGE) else tensor[None]
-    return tensors
+def to_device(name: str, array: NDArray[Any], window: Window, device: torch.device) -> Tensor:
+    """Return a batch of one: the image in the run's window, (1, 1, z, y, x), another array as it is."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+    return window.normalise(tensor)[None, None] if name.startswith(IMAGE) else tensor[None]
 
 
 def _halve(grey: NDArray[Any], times: int) -> NDArray[np.float32]:
-    """Take the mean of 2 x 2 x 2 voxels, of fewer at a far face of odd length, over and over."""
+    """Take the mean of 2 x 2 x 2 voxels, over and over; an odd last one is its own partner."""
     tensor = torch.from_numpy(np.ascontiguousarray(grey)).to(torch.float32)[None, None]
     for _ in range(times):
-        tensor = F.avg_pool3d(tensor, 2, ceil_mode=True)
+        odd = [end for n in reversed(tensor.shape[2:]) for end in (0, n % 2)]
+        tensor = F.avg_pool3d(F.pad(tensor, odd, mode="replicate"), 2)
     halved: NDArray[np.float32] = tensor[0, 0].numpy()
     return halved
 
 
 def crop(made: Tensor, have: Box, want: Box, factor: Zyx) -> Tensor:
-    """Cut ``want`` out of (N, C, z, y, x) that covers ``have`` by ``factor``; both in working voxels."""
-    inner = want.coarsen(factor).relative_to(have.coarsen(factor).start)
+    """Cut ``want`` out of (N, C, z, y, x) that covers ``have`` by ``factor``; both in working voxels.
+
+    Raises
+    ------
+    GeometryError
+        If ``made`` is not as large as what it covers: the stage breaks its contract.
+    """
+    covered = have.coarsen(factor)
+    if made.shape[2:] != covered.shape:
+        raise GeometryError(
+            f"A stage made {tuple(made.shape[2:])} voxels where {covered.shape} were due: what it returns "
+            f"must cover the box {have} on a grid of factor {factor}. Mend the model's stage."
+        )
+    inner = want.coarsen(factor).relative_to(covered.start)
     return made[(..., *inner.slices)]
