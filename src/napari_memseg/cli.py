@@ -238,7 +238,7 @@ def backup(folder: Path, destination: Path, as_json: bool) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
     try:
-        commands.main(list(arguments), prog_name="napari-memseg", standalone_mode=False)
+        commands.main(join_halo(arguments), prog_name="napari-memseg", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -259,4 +259,4 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Be the command ``napari-memseg``."""
-    sys.exit(run(join_halo(sys.argv[1:])))
+    sys.exit(run(sys.argv[1:]))

@@ -38,11 +38,15 @@ def pair(tmp_path_factory) -> tuple[str, str]:
 
 
 def learning(**settings) -> TrainConfig:
-    return TrainConfig(**{"steps": 4, "batch": 1, "threads": 1, "device": "cpu", "patch": (16, 16, 16), **settings})
+    return TrainConfig(
+        **{"steps": 4, "batch": 1, "threads": 1, "device": "cpu", "patch": (16, 16, 16), **settings}
+    )
 
 
 def job(pair, out: Path, **settings) -> TrainJob:
-    return TrainJob(**{"pairs": [pair], "out": out, "architecture": "toy", "learning": learning(), **settings})
+    return TrainJob(
+        **{"pairs": [pair], "out": out, "architecture": "toy", "learning": learning(), **settings}
+    )
 
 
 def test_a_plain_network_learns_ids_that_are_not_contiguous_and_segments(pair, tmp_path):

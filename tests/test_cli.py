@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from running import noise
+
+from napari_memseg.cli import run
+from napari_memseg.console import join_halo, words_of_halo
+from napari_memseg.errors import InputError
+
+SHAPE = (20, 24, 28)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Return a scan of bright bone in noise, 20 x 24 x 28 voxels of 2 µm."""
+    grey = noise(SHAPE) * 60
+    grey[:, 6:18, 7:21] += 120
+    path = tmp_path / "scan.ome.tif"
+    size = dict.fromkeys(("PhysicalSizeZ", "PhysicalSizeY", "PhysicalSizeX"), 2.0)
+    units = dict.fromkeys(("PhysicalSizeZUnit", "PhysicalSizeYUnit", "PhysicalSizeXUnit"), "µm")
+    tifffile.imwrite(path, grey.astype(np.uint8), metadata={"axes": "ZYX", **size, **units})
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[:, 6:18, 7:21] = 3
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, truth, photometric="minisblack")
+    return path
+
+
+@pytest.fixture
+def model(image, labels, tmp_path, capsys):
+    path = tmp_path / "bone.safetensors"
+    call = ["train", "--pair", image, labels, "--out", path, "--widths", "8,8", "--patch", 16, 16, 16]
+    assert run([*map(str, call), "--steps", "10", "--learning-rate", "0.02", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    return path
+
+
+@pytest.fixture
+def ask(capsys):
+    """Return a call of one command with --json, whose last line of stdout is parsed."""
+
+    def ask(*words):
+        assert run([*map(str, words), "--json"]) == 0, capsys.readouterr().err
+        *others, last = capsys.readouterr().out.strip().splitlines()
+        assert not any(line.startswith(("{", "[")) for line in others)
+        return json.loads(last)
+
+    return ask
+
+
+@pytest.fixture
+def refuse(capsys, tmp_path):
+    """Return a call of one command that must be refused in a paragraph, with nothing written."""
+
+    def refuse(*words):
+        before = sorted(tmp_path.rglob("*"))
+        assert run([str(word) for word in words]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "Traceback" not in told.err
+        assert sorted(tmp_path.rglob("*")) == before
+        return told.err
+
+    return refuse
+
+
+def test_info_tells_what_a_source_is(ask, image):
+    assert ask("info", image) == {
+        "shape": [20, 24, 28],
+        "dtype": "uint8",
+        "axes": "zyx",
+        "voxel_size": [2.0, 2.0, 2.0],
+        "unit": "micrometer",
+        "levels": [[20, 24, 28]],
+        "chunks": [1, 24, 28],
+        "format": "ome-tiff",
+    }
+
+
+def test_models_lists_every_network_with_what_it_costs(ask):
+    rows = {row["name"]: row for row in ask("models")}
+    assert rows["unet3d"]["parameters"] == 2_512_515
+    keys = {"name", "ndim", "parameters", "stages", "halo_exact", "halo_recommended", "multiple", "paper"}
+    assert all(keys <= row.keys() for row in rows.values())
+
+
+def test_convert_keeps_voxels_and_their_size(ask, image, tmp_path):
+    told = ask("convert", image, tmp_path / "scan.ome.zarr", "--chunk", 16)
+    assert told["shape"] == list(SHAPE)
+    assert ask("info", tmp_path / "scan.ome.zarr")["voxel_size"] == [2.0, 2.0, 2.0]
+
+
+def test_train_tells_what_it_came_to(ask, image, labels, tmp_path):
+    pair = ("--pair", image, labels)
+    told = ask("train", *pair, "--out", tmp_path / "a.safetensors", "--steps", 2, "--patch", 16, 16, 16)
+    assert told.keys() == {"steps", "seconds", "final_loss", "best_val_dice", "parameters", "checkpoint"}
+    assert told["steps"] == 2
+
+
+def test_segment_and_evaluate_go_on_from_there(ask, image, labels, model, tmp_path):
+    out = tmp_path / "labels.ome.zarr"
+    told = ask("segment", image, out, "--model", model, "--chunk", 16, "--halo", 4, 4, 4, "--device", "cpu")
+    keys = (
+        "voxels tiles tiles_done tiles_skipped seconds voxels_per_second tile halo halo_exact device precision "
+        "forecast_memory_gib peak_memory_gib peak_rss_gib out_of_memory_retries resumed"
+    )
+    assert set(keys.split()) <= told.keys()
+    assert told["halo"] == [4, 4, 4]
+    assert told["resumed"] is False
+    assert (
+        ask("segment", image, out, "--model", model, "--chunk", 16, "--halo", 4, 4, 4, "--device", "cpu")[
+            "resumed"
+        ]
+        is True
+    )
+    scores = ask("evaluate", out, labels)
+    assert scores["classes"].keys() == {"0", "3"}
+    assert scores["mean"]["dice"] == scores["classes"]["3"]["dice"] > 0.5
+
+
+def test_another_halo_is_another_run_and_is_refused(image, model, refuse, ask, tmp_path):
+    call = ("segment", image, tmp_path / "labels.ome.zarr", "--model", model, "--chunk", 16)
+    ask(*call)
+    assert "halo" in refuse(*call, "--halo", "exact")
+
+
+def test_a_session_is_painted_segmented_and_exported(ask, image, model, tmp_path):
+    from napari_memseg.annotation.session import Session
+
+    folder = tmp_path / "session"
+    ask("session", folder, "new", image, "--class", 3, "bone")
+    with Session.open(folder) as session:
+        session.overlay[5, 2:9, 3:8] = 3
+    assert ask("session", folder, "info")["read_only"] is True
+    ask("segment", "--session", folder, "--model", model, "--chunk", 16, "--device", "cpu")
+    assert len(ask("session", folder, "log")) == 1
+    ask("session", folder, "verify")
+    assert ask("export", folder, tmp_path / "export")["run"] == "0001"
+    labels = f"{tmp_path / 'export' / 'image.ome.zarr'}::labels/corrected"
+    assert ask("info", labels)["dtype"] == "uint8"
+    with Session.open(folder, read_only=True) as session:
+        composite = session.composite()[...]
+    from napari_memseg.io.formats import open_volume
+
+    assert (np.asarray(open_volume(labels).levels[0]) == composite).all()
+    assert (composite[5, 2:9, 3:8] == 3).all()
+    ask("session", folder, "backup", tmp_path / "copy.sqlite")
+    assert (tmp_path / "copy.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (("info", "no-such.tif"), "no-such.tif"),
+        (("train", "--out", "m.safetensors"), "one of the two"),
+        (("train", "--pair", "a.tif", "b.tif", "--out", "m.pt"), "safetensors"),
+        (("segment", "--model", "m.safetensors"), "IMAGE and DESTINATION"),
+        (("segment", "a.tif", "b.ome.zarr", "--model", "m.safetensors", "--halo", "wide"), "wide"),
+        (("train", "--pair", "a.tif"), "2 arguments"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_a_call_that_cannot_be_done_is_refused_in_words(refuse, call, says):
+    assert says in refuse(*call)
+
+
+def test_a_session_that_is_none_is_refused(refuse, tmp_path):
+    assert "session" in refuse("session", tmp_path / "none", "info").lower()
+
+
+def test_a_fault_of_ours_is_status_1_with_a_traceback(monkeypatch, capsys):
+    monkeypatch.setattr("napari_memseg.io.formats.open_volume", lambda source: 1 / 0)
+    assert run(["info", "x"]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_status_130_and_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_memseg.io.formats.open_volume", interrupted)
+    assert run(["info", "x"]) == 130
+    assert "same command again" in capsys.readouterr().err
+
+
+def test_three_numbers_or_a_word_make_a_halo():
+    assert join_halo(["--halo", "1", "2", "3", "image.tif"]) == ["--halo", "1,2,3", "image.tif"]
+    assert join_halo(["--halo", "exact", "image.tif"]) == ["--halo", "exact", "image.tif"]
+    assert words_of_halo("1,2,3") == (1, 2, 3)
+    with pytest.raises(InputError, match="exact, recommended, or three numbers"):
+        words_of_halo("1,2")
