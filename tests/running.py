@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import toys
 import zarr
 
+import toys
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
 from napari_memseg.io.volume import Volume

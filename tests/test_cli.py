@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from running import noise
 
 from napari_memseg.cli import run
 from napari_memseg.console import join_halo, words_of_halo
 from napari_memseg.errors import InputError
+from running import noise
 
 SHAPE = (20, 24, 28)
 
@@ -108,8 +108,8 @@ def test_segment_and_evaluate_go_on_from_there(ask, image, labels, model, tmp_pa
     out = tmp_path / "labels.ome.zarr"
     told = ask("segment", image, out, "--model", model, "--chunk", 16, "--halo", 4, 4, 4, "--device", "cpu")
     keys = (
-        "voxels tiles tiles_done tiles_skipped seconds voxels_per_second tile halo halo_exact device precision "
-        "forecast_memory_gib peak_memory_gib peak_rss_gib out_of_memory_retries resumed"
+        "voxels tiles tiles_done tiles_skipped seconds voxels_per_second tile halo halo_exact device "
+        "precision forecast_memory_gib peak_memory_gib peak_rss_gib out_of_memory_retries resumed"
     )
     assert set(keys.split()) <= told.keys()
     assert told["halo"] == [4, 4, 4]

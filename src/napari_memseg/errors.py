@@ -58,5 +58,5 @@ class SessionLockedError(SessionError, PermissionError):
     """Another process holds the session; it can only be read here."""
 
 
-class Cancelled(MemsegError):  # noqa: N818 - a request that was granted, not an error
+class Cancelled(MemsegError):
     """A person stopped the work. What was finished is kept and can be resumed."""

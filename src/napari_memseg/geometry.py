@@ -8,13 +8,15 @@ A box is half open, as a slice is, and knows nothing of chunks, tiles or files::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from napari_memseg.errors import GeometryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Zyx: TypeAlias = tuple[int, int, int]
 """Three whole numbers in the order (z, y, x)."""

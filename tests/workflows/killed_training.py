@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import toys
-
 from napari_memseg.training.config import TrainConfig
 from napari_memseg.workflows.train import TrainJob, train
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import toys
-from running import noise
 
+import toys
 from napari_memseg.errors import CheckpointError, InputError, TrainingError
 from napari_memseg.inference.plan import SegmentConfig
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from napari_memseg.training.config import TrainConfig
 from napari_memseg.workflows.segment import segment
 from napari_memseg.workflows.train import TrainJob, train
+from running import noise
 
 SHAPE = (40, 44, 36)
 IDS = (0, 3, 15)
