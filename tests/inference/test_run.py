@@ -1,3 +1,4 @@
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,11 +20,12 @@ from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.inference import tensors
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.executors import in_process
+from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.ledger import FAILED, Ledger, read_ledgers
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
 from napari_memseg.inference.run import run_blocks
+from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.stages import ReadPlan
-from napari_memseg.inference.store import prepare, read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.halving import halve_mean
 from napari_memseg.io.pyramid import Pyramid
@@ -420,3 +422,32 @@ def test_a_coarse_image_that_the_pyramid_lacks_is_halved_slab_by_slab(tmp_path, 
 def test_a_stage_that_returns_too_little_is_told_so():
     with pytest.raises(GeometryError, match="Mend the model"):
         tensors.crop(torch.zeros(1, 2, 7, 8, 8), Box.whole((8, 8, 8)), Box.whole((4, 4, 4)), (1, 1, 1))
+
+
+def test_a_run_that_was_begun_with_other_threads_goes_on_with_them(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, threads=3)
+    prepare(plan)
+    assert plan_of(toys.null(), data, tmp_path).threads == 3
+    assert plan_of(toys.null(), data, tmp_path, threads=2).differences(plan) == [
+        "threads is 2 here and 3 there"
+    ]
+
+
+def test_threads_are_those_of_the_plan_while_it_runs_and_no_longer(tmp_path):
+    data, before = noise(SHAPE), torch.get_num_threads()
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16), threads=before + 1)
+    seen = [torch.get_num_threads() for step in in_process(plan, image=in_memory(data)) if step.block]
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    prepare(plan)
+    card = read_run_card(Path(plan.destination))
+    del card["plan"]["core"]
+    (plan.folder / "run.json").write_text(json.dumps(card))
+    with pytest.raises(RunMismatchError, match="begun by version"):
+        run(plan, data)

@@ -12,6 +12,7 @@ import torch
 
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.stages import IMAGE, image_factor, read_halo
 from napari_memseg.inference.tiling import common_multiple, fit_core, round_up
 from napari_memseg.io.units import METRES
@@ -19,6 +20,7 @@ from napari_memseg.models.intensity import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_memseg.inference.plan import SegmentConfig
     from napari_memseg.io.volume import Volume
@@ -117,6 +119,14 @@ def choose_precision(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     return "float16" if device.startswith("cuda") else "float32"
+
+
+def choose_threads(wanted: int | None, device: str, destination: Path) -> int | None:
+    """Return how many threads are asked for, began the run that is to go on, or are usual here."""
+    if device != "cpu":
+        return None
+    begun = read_run_card(destination)["plan"].get("threads") if has_run_card(destination) else None
+    return wanted or begun or torch.get_num_threads()
 
 
 def in_unit(

@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_memseg.models.classes import ClassTable
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 HIGHEST_CONFIDENCE = 254
 """255 means "not predicted" in a confidence array."""
 
-_SIGNED = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+_COUNTED = {1: (torch.uint8, torch.uint8), 2: (torch.int32, torch.int16), 4: (torch.int64, torch.int32)}
+"""By bytes of an id: what it is computed in, and what has its bits: torch counts with one unsigned type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +54,27 @@ def classify(scores: Tensor, classes: ClassTable, *, confidence: bool) -> Classi
         Whether to compute the byte: 255 times the difference between the two largest
         softmax probabilities.
     """
-    codes = _codes(classes)
+    wide, narrow = _COUNTED[classes.dtype.itemsize]
     best = scores[:, 0].float()
-    second = torch.full_like(best, -torch.inf)
-    ids = torch.full_like(best, codes[0], dtype=_SIGNED[classes.dtype.itemsize])
-    for code, channel in zip(codes[1:], scores[:, 1:].unbind(1), strict=True):
+    second = torch.full_like(best, -torch.inf) if confidence else None
+    ids = torch.zeros_like(best, dtype=wide)
+    for class_id, channel in zip(classes.ids[1:], scores[:, 1:].unbind(1), strict=True):
         score = channel.float()
-        ids.masked_fill_(score > best, code)
-        if confidence:
+        ids = torch.maximum(
+            ids, (score > best).to(wide).mul_(class_id)
+        )  # ids rise, so the last to win is largest
+        if second is not None:
             second = torch.maximum(second, torch.minimum(best, score))
         best = torch.maximum(best, score)  # NaN stays NaN
-    finite = torch.isfinite(best).flatten(1).all(1)
-    return Classified(ids, _margin(scores, best, second) if confidence else None, finite)
+    finite = torch.isfinite(best.amax((1, 2, 3))) & torch.isfinite(best.amin((1, 2, 3)))
+    margin = None if second is None else _margin(scores, best, second)
+    return Classified(ids.to(narrow), margin, finite)
 
 
 def to_ids(ids: Tensor, classes: ClassTable) -> NDArray[np.unsignedinteger]:
     """Copy ids from the device, in the class table's dtype."""
     found: NDArray[np.unsignedinteger] = ids.contiguous().cpu().numpy().view(classes.dtype)
     return found
-
-
-def _codes(classes: ClassTable) -> list[int]:
-    """Return the ids as the signed numbers of the same bits: torch counts with few unsigned types."""
-    signed = {1: np.uint8, 2: np.int16, 4: np.int32}[classes.dtype.itemsize]
-    codes: list[int] = np.array(classes.ids, classes.dtype).view(signed).tolist()
-    return codes
 
 
 def _margin(scores: Tensor, best: Tensor, second: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.run import run_blocks
-from napari_memseg.inference.store import Store, finish_run_card, prepare, read_run_card
+from napari_memseg.inference.run_card import finish_run_card, read_run_card
+from napari_memseg.inference.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,5 +77,6 @@ def in_process(
                 done += 1
                 yield RunStep(done=done, total=len(blocks), resumed=resumed, block=told.block, box=told.box)
         store.build_coarse(plan.region)
-    if left or not read_run_card(Path(plan.destination))["finished"]:
-        finish_run_card(plan, blocks=len(blocks), seconds=monotonic() - began)
+    destination = Path(plan.destination)
+    if left or not read_run_card(destination)["finished"]:
+        finish_run_card(destination, blocks=len(blocks), seconds=monotonic() - began)

@@ -26,10 +26,12 @@ from napari_memseg.inference.choices import (
     choose_level,
     choose_precision,
     choose_stages,
+    choose_threads,
     choose_tile,
     choose_window,
 )
 from napari_memseg.inference.differences import differences
+from napari_memseg.inference.run_card import FOLDER
 from napari_memseg.inference.stages import StagePlan, plan_stages
 from napari_memseg.models.base import Grid
 from napari_memseg.models.checkpoint import load_checkpoint
@@ -65,6 +67,8 @@ class SegmentConfig:
     """Of the network's arithmetic. Auto: float32 on a CPU, float16 on a GPU."""
     device: str = "auto"
     """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
+    threads: int | None = None
+    """CPU threads for the arithmetic; None: those of a run that is there already, else what torch takes."""
     level: int | None = None
     """Pyramid level to work at; None takes the one nearest to the model's voxel size."""
     box: str | None = None
@@ -82,6 +86,8 @@ class SegmentConfig:
                 f"A tile of {self.tile} voxels does not consist of whole chunks of {self.chunk}. "
                 f"Choose multiples of {self.chunk}, or another chunk."
             )
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"{self.threads} threads compute nothing. Choose 1 or more.")
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision {self.precision!r}. Choose of {', '.join(PRECISIONS)}.")
         if isinstance(self.halo, str) and self.halo not in ("recommended", "exact"):
@@ -130,6 +136,8 @@ class Plan:
     confidence: bool
     precision: str
     device: str
+    threads: int | None
+    """CPU threads, whose number can change the last bit of a sum; None where the device is no CPU."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -161,7 +169,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where ledgers, run card and what stages keep lie."""
-        return Path(self.destination) / "memseg"
+        return Path(self.destination) / FOLDER
 
     def array_path(self, name: str) -> Path:
         """Return where the array that a stage writes is kept."""
@@ -271,6 +279,7 @@ def make_plan(
         confidence=config.confidence,
         precision=choose_precision(config.precision, device),
         device=device,
+        threads=choose_threads(config.threads, device, Path(destination)),
     )
 
 

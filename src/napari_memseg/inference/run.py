@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ import torch
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.classify import classify, to_ids
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.folder import CONFIDENCE
 from napari_memseg.inference.schedule import Schedule
-from napari_memseg.inference.store import CONFIDENCE, Store
+from napari_memseg.inference.store import Store
 from napari_memseg.inference.tensors import Reader, crop, to_device
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.base import SCORES
@@ -69,7 +70,7 @@ def run_blocks(
     Parameters
     ----------
     plan : Plan
-        Its folders are there: ``store.prepare`` made them.
+        Its folders are there: ``folder.prepare`` made them.
     blocks : iterable of Block
         What to do, whether or not it was done before; what these need is among them or done.
     control : Control, optional
@@ -95,6 +96,7 @@ def run_blocks(
     """
     control = control or Control()
     with ExitStack() as stack:
+        stack.enter_context(_cpu_threads(plan.threads))
         if store is None:
             store = Store(plan)
             stack.callback(store.close)
@@ -244,6 +246,17 @@ def _load(plan: Plan) -> Model:
             "Restore the file, or begin another run."
         )
     return model.eval()
+
+
+@contextmanager
+def _cpu_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many threads: another number adds up in another order, to another last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:

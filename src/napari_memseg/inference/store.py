@@ -8,32 +8,20 @@ order. Then the coarse chunks that it completes are built::
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.metadata import version
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import xxhash
 
-from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
+from napari_memseg.inference.folder import CONFIDENCE
 from napari_memseg.inference.ledger import FAILED, Ledger, Row, done_blocks
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.io.arrays import chunk_files_exist, open_array
-from napari_memseg.io.files import atomic_write, part_folder
-from napari_memseg.io.pyramid import (
-    create_array,
-    create_confidence,
-    create_labels,
-    open_pyramid,
-    write_durable,
-)
+from napari_memseg.io.pyramid import open_pyramid, write_durable
 from napari_memseg.models.base import SCORES
 
 if TYPE_CHECKING:
@@ -43,118 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.io.pyramid import Pyramid
-
-CONFIDENCE = "confidence"
-"""Name of the group, and of the output, of one byte of certainty per voxel."""
-CARD = "run.json"
-
-
-def prepare(plan: Plan, *, restart: bool = False) -> None:
-    """Make the folders of a run, or make sure that those on disk belong to it.
-
-    Raises
-    ------
-    RunMismatchError
-        If a run of another plan is there; nothing is changed.
-    InputError
-        If something that is no run of ours is there.
-    """
-    destination = Path(plan.destination)
-    if restart and destination.exists() and any(destination.iterdir()):
-        read_run_card(destination)
-        _discard(destination)
-    if destination.exists() and any(destination.iterdir()):
-        _compare(plan, Plan.from_json(read_run_card(destination)["plan"]))
-    else:
-        _create(plan, destination)
-
-
-def read_run_card(destination: Path) -> dict[str, Any]:
-    """Return what a run says of itself.
-
-    Raises
-    ------
-    InputError
-        If there is no run of ours.
-    """
-    try:
-        card: dict[str, Any] = json.loads((destination / "memseg" / CARD).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{destination} exists and is no run of napari-memseg, so nothing is written to it. "
-            "Choose another destination."
-        ) from error
-    return card
-
-
-def finish_run_card(plan: Plan, *, blocks: int, seconds: float) -> None:
-    """Note that a run is finished; ``seconds`` of this attempt are added to those of earlier ones."""
-    card = read_run_card(Path(plan.destination))
-    card |= {"finished": True, "blocks": blocks, "seconds": card["seconds"] + seconds}
-    atomic_write(plan.folder / CARD, _as_json(card))
-
-
-def _as_json(card: dict[str, Any]) -> bytes:
-    return json.dumps(card, indent=1).encode()
-
-
-def _discard(destination: Path) -> None:
-    """Delete a run; its name is free at once, so that a kill leaves no half of it there."""
-    rubbish = destination.with_name(f"{destination.name}.{uuid4().hex[:8]}.part")
-    destination.rename(rubbish)
-    shutil.rmtree(rubbish)
-
-
-def _compare(plan: Plan, there: Plan) -> None:
-    if differences := plan.differences(there):
-        raise RunMismatchError(
-            f"{plan.destination} holds a run of another kind: {'; '.join(differences)}. Ask for the same "
-            "again to go on with it, choose another destination, or discard it with --restart."
-        )
-
-
-def _create(plan: Plan, destination: Path) -> None:
-    """Make everything beside the final name, then rename."""
-    with part_folder(destination) as part:
-        grid: dict[str, Any] = {
-            "shape": plan.shape,
-            "chunk": plan.chunk,
-            "voxel_size": plan.voxel_size,
-            "unit": plan.unit,
-        }
-        if plan.segments:
-            create_labels(
-                part,
-                **grid,
-                dtype=plan.classes.dtype,
-                name=destination.name.partition(".")[0],
-                colors={c.id: c.color for c in plan.classes},
-                names={c.id: c.name for c in plan.classes},
-                fill_value=plan.classes.not_predicted,
-            )
-        if plan.segments and plan.confidence:
-            create_confidence(part / CONFIDENCE, **grid)
-        _create_arrays(plan, part / "memseg" / "stages")
-        card = {
-            "id": plan.id,
-            "plan": plan.to_json(),
-            "finished": False,
-            "seconds": 0.0,
-            "versions": _versions(),
-        }
-        atomic_write(part / "memseg" / CARD, _as_json(card))
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("napari-memseg", "torch", "numpy", "zarr")}
-
-
-def _create_arrays(plan: Plan, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for array in (array for stage in plan.stages for array in stage.writes):
-        inner = [gcd(n // f, c) for n, f, c in zip(plan.core, array.factor, plan.chunk, strict=True)]
-        chunks = [array.channels] if array.vector else [array.channels, *inner]
-        create_array(folder / array.name, shape=array.shape(plan.shape), dtype=array.dtype, chunks=chunks)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ import zarr
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
-from napari_memseg.inference.store import read_run_card
+from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
 from napari_memseg.io.pyramid import CHUNK, create_image, create_labels
 from napari_memseg.workflows.progress import Progress

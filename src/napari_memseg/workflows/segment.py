@@ -15,7 +15,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.executors import RunStep, in_process
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
-from napari_memseg.inference.store import read_run_card
+from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.resources import peak_device_gib, peak_rss_gib

@@ -1,0 +1,112 @@
+"""The folder of a run: made all at once, or found to be that of the same run.
+
+It is built beside its name, which it receives as the last step::
+
+    labels.ome.zarr/          OME-Zarr label group; chunks that are missing are not predicted
+        confidence/           one byte per voxel, where wanted
+        memseg/run.json       the plan
+        memseg/stages/NAME    what earlier stages keep
+        memseg/ledger-*.sqlite
+"""
+
+from __future__ import annotations
+
+import shutil
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from napari_memseg.errors import RunMismatchError
+from napari_memseg.inference.plan import Plan
+from napari_memseg.inference.run_card import FOLDER, begin_run_card, read_run_card
+from napari_memseg.io.files import part_folder
+from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
+
+if TYPE_CHECKING:
+    from napari_memseg.inference.stages import ArrayPlan
+
+CONFIDENCE = "confidence"
+"""Name of the group, and of the output, of one byte of certainty per voxel."""
+
+
+def prepare(plan: Plan, *, restart: bool = False) -> None:
+    """Make the folders of a run, or make sure that those on disk belong to it.
+
+    Raises
+    ------
+    RunMismatchError
+        If a run of another plan is there; nothing is changed.
+    InputError
+        If something that is no run of ours is there.
+    """
+    destination = Path(plan.destination)
+    if restart and _is_filled(destination):
+        read_run_card(destination)
+        _discard(destination)
+    if _is_filled(destination):
+        _compare(plan, read_run_card(destination))
+    else:
+        _create(plan, destination)
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _discard(destination: Path) -> None:
+    """Delete a run; its name is free at once, so that a kill leaves no half of it there."""
+    rubbish = destination.with_name(f"{destination.name}.{uuid4().hex[:8]}.part")
+    destination.rename(rubbish)
+    shutil.rmtree(rubbish)
+
+
+def _compare(plan: Plan, card: dict[str, Any]) -> None:
+    try:
+        differences = plan.differences(Plan.from_json(card["plan"]))
+    except (KeyError, TypeError, ValueError):
+        differences = [f"it was begun by version {card.get('versions', {}).get('napari-memseg', 'unknown')}"]
+    if differences:
+        raise RunMismatchError(
+            f"{plan.destination} holds a run of another kind: {'; '.join(differences)}. Ask for the same "
+            "again to go on with it, choose another destination, or discard it with --restart."
+        )
+
+
+def _create(plan: Plan, destination: Path) -> None:
+    """Make everything beside the final name, then rename."""
+    with part_folder(destination) as part:
+        if plan.segments:
+            _create_outputs(plan, part, destination.name.partition(".")[0])
+        stages = part / FOLDER / "stages"
+        stages.mkdir(parents=True)
+        for array in (array for stage in plan.stages for array in stage.writes):
+            _create_array(plan, array, stages / array.name)
+        begin_run_card(part, plan.id, plan.to_json())
+
+
+def _create_outputs(plan: Plan, folder: Path, name: str) -> None:
+    grid: dict[str, Any] = {
+        "shape": plan.shape,
+        "chunk": plan.chunk,
+        "voxel_size": plan.voxel_size,
+        "unit": plan.unit,
+    }
+    create_labels(
+        folder,
+        **grid,
+        dtype=plan.classes.dtype,
+        name=name,
+        colors={c.id: c.color for c in plan.classes},
+        names={c.id: c.name for c in plan.classes},
+        fill_value=plan.classes.not_predicted,
+    )
+    if plan.confidence:
+        create_confidence(folder / CONFIDENCE, **grid)
+
+
+def _create_array(plan: Plan, array: ArrayPlan, path: Path) -> None:
+    """Make an array whose chunks are parts of cores, so that each has one writer."""
+    inner = [gcd(n // f, c) for n, f, c in zip(plan.core, array.factor, plan.chunk, strict=True)]
+    chunks = [array.channels] if array.vector else [array.channels, *inner]
+    create_array(path, shape=array.shape(plan.shape), dtype=array.dtype, chunks=chunks)

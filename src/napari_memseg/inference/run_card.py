@@ -1,0 +1,63 @@
+"""What a run says of itself: its plan, its versions, and whether it is finished.
+
+One JSON file beside the labels, replaced whole. It is made with the run's folder, so
+a folder without it is no run of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from napari_memseg.errors import InputError
+from napari_memseg.io.files import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = "memseg"
+"""Where, inside a run, its card, ledgers and intermediate arrays lie."""
+_NAME = "run.json"
+_PARTS = ("napari-memseg", "torch", "numpy", "zarr")
+
+
+def read_run_card(destination: Path) -> dict[str, Any]:
+    """Return what a run says of itself.
+
+    Raises
+    ------
+    InputError
+        If there is no run of ours.
+    """
+    try:
+        card: dict[str, Any] = json.loads((destination / FOLDER / _NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{destination} exists and is no run of napari-memseg, so nothing is written to it. "
+            "Choose another destination."
+        ) from error
+    return card
+
+
+def has_run_card(destination: Path) -> bool:
+    """Whether there is a run of ours."""
+    return (destination / FOLDER / _NAME).exists()
+
+
+def begin_run_card(destination: Path, plan_id: str, plan: dict[str, Any]) -> None:
+    """Write the card of a run that is about to start."""
+    versions = {name: version(name) for name in _PARTS}
+    _write(
+        destination, {"id": plan_id, "plan": plan, "finished": False, "seconds": 0.0, "versions": versions}
+    )
+
+
+def finish_run_card(destination: Path, *, blocks: int, seconds: float) -> None:
+    """Note that a run is finished; ``seconds`` of this attempt are added to those of earlier ones."""
+    card = read_run_card(destination)
+    _write(destination, {**card, "finished": True, "blocks": blocks, "seconds": card["seconds"] + seconds})
+
+
+def _write(destination: Path, card: dict[str, Any]) -> None:
+    atomic_write(destination / FOLDER / _NAME, json.dumps(card, indent=1).encode())
