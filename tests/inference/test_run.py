@@ -65,6 +65,7 @@ def test_a_model_of_many_stages_agrees_with_one_pass(tmp_path_factory, seed, sha
     assert np.mean(labels_of(plan) != expected(model, data)) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "cut"), [(1, 3), (2, 9), (3, 17)])
 def test_the_bytes_do_not_depend_on_the_order_or_on_who_did_what(tmp_path, seed, cut):
     data, order = noise(SHAPE), random.Random(seed)
@@ -160,6 +161,7 @@ def test_a_small_region_needs_few_blocks_of_earlier_stages(tmp_path):
     assert 0 < len(blocks) <= 12
 
 
+@pytest.mark.slow
 def test_the_pyramid_is_every_second_voxel(tmp_path):
     data = noise((70, 41, 29))
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
@@ -242,6 +244,7 @@ def test_a_generator_that_is_left_early_leaves_whole_blocks(tmp_path):
     assert (labels_of(plan) == (data > 0.5)).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_what_is_looked_at_passes_through_all_stages_first(tmp_path):
     data, control = noise((64, 64, 64)), Control()
     plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16))
@@ -252,6 +255,7 @@ def test_what_is_looked_at_passes_through_all_stages_first(tmp_path):
     assert first_label < 16
 
 
+@pytest.mark.slow
 def test_a_later_look_changes_the_order_of_what_has_not_begun(tmp_path):
     data, control = noise((64, 64, 64)), Control()
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
@@ -272,6 +276,7 @@ def test_a_done_block_is_in_the_ledger_with_the_hash_of_its_voxels(tmp_path):
     assert all(len(row.xxh3) == 16 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_region_leaves_no_coarse_level_behind(tmp_path):
     data = noise((130, 40, 40))
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16), box="0:16,0:16,0:16")
@@ -296,6 +301,7 @@ class Killed(BaseException):
     """Stands for the end of the process, which no code of ours may survive."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fatal", [1, 2, 7, 12])
 def test_a_death_between_the_voxels_and_their_row_changes_no_byte(tmp_path, monkeypatch, fatal):
     data = noise(SHAPE)
