@@ -87,6 +87,7 @@ def main(folder: Path, kills: int) -> None:
             matches = [n for n in (acknowledged, acknowledged + 1) if np.array_equal(found, overlay_after(n))]
             report = {"acknowledged": acknowledged, "matches": matches, "ok": session.verify()["ok"]}
             report["recovered"] = session.recovered
+            report["painted"] = not np.array_equal(overlay_after(known), overlay_after(acknowledged))
         sys.stdout.write(json.dumps(report) + "\n")
         known = matches[-1] if matches else acknowledged
 
