@@ -41,7 +41,7 @@ class TrainConfig:
     device: str = "auto"
     """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
     amp: bool = True
-    """Mixed precision, where there is a CUDA GPU."""
+    """Mixed precision, where the device is faster so: CUDA, or a CPU with bfloat16 instructions."""
     validate_every: int | None = None
     """Steps between validations; None makes up to ten of them."""
     validation_patches: int = 16
