@@ -107,6 +107,7 @@ def models(as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @DEVICE
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same kind.")
+@click.option("--restart", is_flag=True, help="Discard an unfinished training and begin again.")
 @AS_JSON
 def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> None:
     """Train a network on pairs of image and labels, or on a session's corrections."""

@@ -111,6 +111,27 @@ def test_another_training_is_not_resumed_and_the_difference_is_named(out):
         train(net(), [blocks(seed=1)], out, resume=True)
 
 
+def test_one_changed_label_or_grey_value_is_another_training(out):
+    grey, ids = grey_and_ids(blocks())
+    swapped, brighter = ids.copy(), grey.copy()
+    ids[8, 8, 8:10], swapped[8, 8, 8:10] = (7, 200), (200, 7)
+    train(net(), [pair(grey, ids)], out, stop=lambda: True)
+    brighter[0, 0, 0] += 1
+    with pytest.raises(RunMismatchError, match="labels was"):
+        train(net(), [pair(grey, swapped)], out, resume=True)
+    with pytest.raises(RunMismatchError, match=r"volumes was.*fingerprint"):
+        train(net(), [pair(brighter, ids)], out, resume=True)
+    assert train(net(), [pair(grey, ids)], out, resume=True)
+
+
+def test_other_validation_labels_are_another_training(out):
+    given, (grey, ids) = [blocks(seed=4)], grey_and_ids(blocks(seed=4))
+    train(net(), [blocks()], out, validation=given, stop=lambda: True)
+    ids[ids == 7] = 9
+    with pytest.raises(RunMismatchError, match="validation was"):
+        train(net(), [blocks()], out, validation=[pair(grey, ids)], resume=True)
+
+
 def test_labels_that_no_class_has_change_nothing(out, tmp_path):
     grey, ids = grey_and_ids(blocks((32, 32, 32)))
     hidden = np.random.default_rng(0).random(ids.shape) < 0.5
@@ -154,7 +175,7 @@ def test_a_model_file_is_replaced_only_by_publishing(out):
     card = files.publish(model, ["network"])
     assert card.training["network"]["steps_done"] == 6
     assert same(weights_of(load_checkpoint(out)[0]), weights_of(model))
-    files.clear("network")
+    files.clear()
     assert list(out.parent.iterdir()) == [out]
 
 

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 
 import toys
-from napari_memseg.errors import CheckpointError, InputError, TrainingError
+from napari_memseg.errors import Cancelled, CheckpointError, InputError, RunMismatchError, TrainingError
+from napari_memseg.inference.control import Control
 from napari_memseg.inference.plan import SegmentConfig
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from napari_memseg.training.config import TrainConfig
@@ -107,12 +108,53 @@ def test_a_job_needs_pairs_or_a_session_and_a_name_that_says_what_it_is(pair, tm
         job(pair, tmp_path / "model.safetensors", session=tmp_path)
     with pytest.raises(InputError, match="safetensors"):
         job(pair, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"resume.*or restart"):
+        job(pair, tmp_path / "model.safetensors", resume=True, restart=True)
 
 
 def test_a_start_that_is_no_checkpoint_is_refused(pair, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
         list(train(job(pair, tmp_path / "next.safetensors", init=tmp_path / "bad.safetensors")))
+
+
+def stopped_after_one_step(job: TrainJob) -> None:
+    """Leave an unfinished training behind."""
+    control = Control()
+    with pytest.raises(Cancelled):  # noqa: PT012 - the first step must be seen to be stopped after
+        for _ in train(job, control=control):
+            control.cancel()
+
+
+def test_an_unfinished_training_is_discarded_only_when_asked_to(pair, tmp_path):
+    out = tmp_path / "toy.safetensors"
+    stopped_after_one_step(job(pair, out))
+    left = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"toy\.first\.training.*--resume.*--restart"):
+        list(train(job(pair, out)))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == left
+    (tmp_path / "toy.first.training.0123abcd.part").touch()
+    *_, last = train(job(pair, out, restart=True))
+    assert last.result["steps"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.safetensors"]
+
+
+def test_files_of_other_models_are_left_alone(pair, tmp_path):
+    others = {"toy2.first.training", "toy.v2.first.training", "toy.v2.safetensors", "toy.first.png"}
+    for name in others:
+        (tmp_path / name).write_text("not yours")
+    list(train(job(pair, tmp_path / "toy.safetensors")))
+    assert {path.name for path in tmp_path.iterdir()} == {"toy.safetensors", *others}
+
+
+def test_another_start_is_another_training(pair, tmp_path):
+    starts = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for seed, start in enumerate(starts):
+        list(train(job(pair, start, learning=learning(seed=seed))))
+    out = tmp_path / "next.safetensors"
+    stopped_after_one_step(job(pair, out, init=starts[0]))
+    with pytest.raises(RunMismatchError, match="init was"):
+        list(train(job(pair, out, init=starts[1], resume=True)))
 
 
 def start(pair, out: Path) -> subprocess.Popen:

@@ -12,11 +12,12 @@ weights of its phase, so that a training of several phases goes on where it was.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from napari_memseg.errors import CheckpointError, RunMismatchError
+from napari_memseg.errors import CheckpointError, InputError, RunMismatchError
 from napari_memseg.models.checkpoint import (
     Card,
     load_training_state,
@@ -77,7 +78,7 @@ class TrainingState:
             return cls(**row)
         except TypeError as error:
             raise CheckpointError(
-                f"{path} is no training state of this version. Train without resuming."
+                f"{path} is no training state of this version. Discard it: --restart in place of --resume."
             ) from error
 
     def require(self, identity: Mapping[str, Any], path: Path) -> None:
@@ -93,7 +94,7 @@ class TrainingState:
         if differing := [f"{name} was {was!r} and is {now!r}" for name, was, now in pairs if was != now]:
             raise RunMismatchError(
                 f"The unfinished training {path} is not the one asked for: {'; '.join(differing)}. "
-                "Ask for the same again, or train without resuming."
+                "Ask for the same again, or discard it: --restart in place of --resume."
             )
 
 
@@ -105,6 +106,8 @@ class CheckpointSpec:
     """The model, once it is finished."""
     card: Card
     """Architecture, classes, window, voxel size; training and scores are filled in."""
+    init: str = ""
+    """sha256 of the tensors that the training began with; empty for those of a new network."""
 
     def best(self, phase: str) -> Path:
         """Return the file of the best weights of a phase, which can be tried meanwhile."""
@@ -143,9 +146,9 @@ class CheckpointSpec:
             card = replace(self, card=card).card_of(TrainingState.load(self.state(phase)))
         return save_checkpoint(self.out, model, card)
 
-    def clear(self, phase: str) -> None:
-        """Remove what a phase kept beside the model."""
-        for path in (self.state(phase), self.best(phase)):
+    def clear(self) -> None:
+        """Remove what any phase kept beside the model, and what kills left half written."""
+        for path in beside(self.out):
             path.unlink(missing_ok=True)
 
     def card_of(self, state: TrainingState) -> Card:
@@ -155,4 +158,27 @@ class CheckpointSpec:
             self.card,
             training={**self.card.training, state.phase: training},
             scores={**self.card.scores, **state.scores},
+        )
+
+
+def beside(out: Path) -> list[Path]:
+    """Return the files that trainings of the model ``out`` left beside it, of whatever phases."""
+    stem, part = re.escape(out.stem), r"\.[0-9a-f]{8}\.part"
+    kept = rf"{stem}\.[^.]+\.(training|best\.safetensors)({part})?|{stem}\.safetensors{part}"
+    found = out.parent.iterdir() if out.parent.is_dir() else ()
+    return sorted(path for path in found if re.fullmatch(kept, path.name))
+
+
+def refuse_unfinished(out: Path) -> None:
+    """Make sure that a new training of the model ``out`` discards no other.
+
+    Raises
+    ------
+    InputError
+        If a state is there to go on from.
+    """
+    if states := [path for path in beside(out) if path.suffix == ".training"]:
+        raise InputError(
+            f"An unfinished training of {out.name} is there: {', '.join(map(str, states))}. "
+            "Go on with it: --resume (resume=True). Or discard it: --restart (restart=True)."
         )

@@ -14,11 +14,12 @@ even where three slices, or one, are all that was painted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from napari_memseg.errors import TrainingError
 from napari_memseg.geometry import Box, cell_box, cells, zyx
@@ -49,6 +50,8 @@ class LabelIndex:
     """(n, 2, 3) start and stop of each cell in voxels (z, y, x)."""
     counts: NDArray[np.int64]
     """(n, C) labelled voxels per class, in the order of the class table."""
+    digest: str = ""
+    """xxh3 of all labels that were looked at, voxel by voxel; the same for any choice of their cells."""
 
     def __len__(self) -> int:
         return len(self.volume)
@@ -65,7 +68,7 @@ class LabelIndex:
 
     def take(self, rows: NDArray[Any]) -> LabelIndex:
         """Return the chosen cells (a mask, or row numbers)."""
-        return LabelIndex(self.volume[rows], self.bounds[rows], self.counts[rows])
+        return LabelIndex(self.volume[rows], self.bounds[rows], self.counts[rows], self.digest)
 
     def boxes(self, volume: int) -> list[Box]:
         """Return the cells of one volume."""
@@ -85,7 +88,8 @@ def index_labels(volumes: Sequence[TrainingVolume], classes: ClassTable) -> Labe
     cell = CELL
     while _is_coarse(index, cell):
         cell //= 2
-        index = _scan(volumes, classes, (index.boxes(number) for number in range(len(volumes))), cell)
+        finer = _scan(volumes, classes, (index.boxes(number) for number in range(len(volumes))), cell)
+        index = replace(finer, digest=index.digest)
     return index
 
 
@@ -184,24 +188,30 @@ def _take(
 def _scan(
     volumes: Sequence[TrainingVolume], classes: ClassTable, boxes: Iterable[Iterable[Box]], cell: int
 ) -> LabelIndex:
-    """Count some boxes of each volume."""
+    """Count some boxes of each volume, and take the digest of what they hold."""
+    digest = xxhash.xxh3_128()
     parts = [
         LabelIndex(
             np.empty(0, np.int64), np.empty((0, 2, 3), np.int64), np.empty((0, len(classes)), np.int64)
         )
     ]
     for number, (volume, own) in enumerate(zip(volumes, boxes, strict=True)):
-        parts += [_count(number, volume.labels, box, classes, cell) for box in own]
+        parts += [_count(number, volume.labels, box, classes, cell, digest) for box in own]
     return LabelIndex(
         np.concatenate([part.volume for part in parts]),
         np.concatenate([part.bounds for part in parts]),
         np.concatenate([part.counts for part in parts]),
+        str(digest.hexdigest()),
     )
 
 
-def _count(number: int, labels: LabelSource, box: Box, classes: ClassTable, cell: int) -> LabelIndex:
+def _count(
+    number: int, labels: LabelSource, box: Box, classes: ClassTable, cell: int, digest: xxhash.xxh3_128
+) -> LabelIndex:
     """Count the cells of one box of volume ``number``, and keep those that hold labels."""
     found = classes.indices(labels.read(box), labels.unlabelled)
+    digest.update(f"{number} {box.start} {box.stop}".encode())
+    digest.update(np.ascontiguousarray(found).data)
     subs = [cell_box(index, (cell,) * 3, box.stop) & box for index in cells(box, (cell,) * 3)]
     here = (found[sub.relative_to(box.start).slices].ravel() + 1 for sub in subs)
     counts = np.array([np.bincount(values, minlength=len(classes) + 1)[1:] for values in here], np.int64)

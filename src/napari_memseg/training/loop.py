@@ -172,7 +172,8 @@ class _Trainer:
                 model, phase, device=device, weight_decay=config.weight_decay, amp=config.amp
             ),
             state=TrainingState(
-                phase=phase.name, identity=_identity(config, spec, checkpoint, window, volumes, index, scored)
+                phase=phase.name,
+                identity=_identity(config, spec, checkpoint, window, volumes, index, validation, scored),
             ),
         )
 
@@ -296,6 +297,7 @@ def _identity(
     window: Window,
     volumes: Sequence[TrainingVolume],
     index: LabelIndex,
+    validation: Sequence[TrainingVolume],
     scored: LabelIndex,
 ) -> dict[str, Any]:
     """Name everything that changes what a phase becomes, in plain values."""
@@ -307,14 +309,20 @@ def _identity(
         "arguments": dict(card.arguments),
         "classes": list(card.classes.ids),
         "window": [window.low, window.high],
-        "volumes": [f"{volume.image.source} level {volume.level}" for volume in volumes],
+        "init": checkpoint.init,
+        "volumes": [_told_apart(volume) for volume in volumes],
         "labels": _digest(index),
+        "validation_volumes": [_told_apart(volume) for volume in validation],
         "validation": _digest(scored),
     }
 
 
+def _told_apart(volume: TrainingVolume) -> str:
+    """Name an image, and tell whether it is still the same."""
+    return f"{volume.image.source} level {volume.level} fingerprint {volume.image.fingerprint}"
+
+
 def _digest(index: LabelIndex) -> str:
-    """Return a fingerprint of where how many labels lie."""
-    return xxhash.xxh3_64_hexdigest(
-        b"".join(np.ascontiguousarray(a).tobytes() for a in (index.bounds, index.counts))
-    )
+    """Return a fingerprint of the labels, and of the cells that were chosen of them."""
+    cells = (np.ascontiguousarray(a).tobytes() for a in (index.volume, index.bounds))
+    return str(xxhash.xxh3_128_hexdigest(b"".join([index.digest.encode(), *cells])))

@@ -7,7 +7,8 @@ what they wrote is read patch by patch::
     phase 1 ──> [run its stages over each volume] ──> phase 2 ──> ... ──> one checkpoint
 
 Everything lies beside the checkpoint until it is finished, so that a training that
-was killed goes on with ``resume``.
+was interrupted or killed goes on with ``resume``. Another one in its place discards
+it only when asked to ``restart``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoi
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
-from napari_memseg.training.checkpoints import CheckpointSpec
+from napari_memseg.training.checkpoints import CheckpointSpec, refuse_unfinished
 from napari_memseg.training.loop import TrainConfig, train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
 from napari_memseg.workflows.progress import Progress
@@ -52,7 +53,8 @@ class TrainJob:
     Raises
     ------
     InputError
-        If neither or both of ``pairs`` and ``session`` are given, or ``out`` is no ``.safetensors`` file.
+        If neither or both of ``pairs`` and ``session`` are given, if ``out`` is no ``.safetensors``
+        file, or if two settings contradict each other.
     """
 
     out: Path
@@ -77,12 +79,16 @@ class TrainJob:
     """To score on; without them some labelled voxels are held back."""
     resume: bool = False
     """Go on with an unfinished training of the same kind."""
+    restart: bool = False
+    """Discard an unfinished training that is there, and begin again."""
 
     def __post_init__(self) -> None:
         if bool(self.pairs) == (self.session is not None):
             raise InputError("Give image and label pairs to learn from, or a session: one of the two.")
         if self.out.suffix != ".safetensors":
             raise InputError(f"A model is a .safetensors file: name it {self.out}.safetensors.")
+        if self.resume and self.restart:
+            raise InputError("Either resume the unfinished training, or restart: discard it and begin again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,19 +117,27 @@ def train(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress
 
     Raises
     ------
+    InputError
+        If an unfinished training is there, and ``job`` says neither to resume it nor to restart.
     TrainingError
         If there is nothing to learn from, or learning diverges. No checkpoint is replaced.
+    RunMismatchError
+        If the training to resume is another one.
     Cancelled
         If ``control`` was asked to cancel.
     """
     control = control or Control()
+    if not (job.resume or job.restart):
+        refuse_unfinished(job.out)
     with ExitStack() as stack:
         material = _open_material(job, stack)
-        model = _build(job, material.classes)
-        spec = CheckpointSpec(out=job.out, card=_card(job, model, material))
+        model, init = _build(job, material.classes)
+        spec = CheckpointSpec(
+            out=job.out, card=_card(model, init, material), init="" if init is None else init.sha256
+        )
         job.out.parent.mkdir(parents=True, exist_ok=True)
         if not job.resume:
-            shutil.rmtree(_work_folder(job), ignore_errors=True)
+            _tidy(job, spec)
         last = None
         for phase in model.training_plan():
             material = yield from _prepare(job, model, phase, material, spec, control)
@@ -164,27 +178,27 @@ def _labels(labels: Volume, level: int, unlabelled: int | None) -> VolumeLabels:
     return VolumeLabels(labels, level if level < len(labels.arrays) else 0, unlabelled)
 
 
-def _build(job: TrainJob, classes: ClassTable) -> Model:
-    """Return the network to begin with: a new one, or that of the checkpoint to start from."""
+def _build(job: TrainJob, classes: ClassTable) -> tuple[Model, Card | None]:
+    """Return the network to begin with: a new one, or that of the checkpoint to start from, with its card."""
     torch.manual_seed(job.learning.seed)
     if job.init is None:
-        return create_model(job.architecture, classes, **job.arguments)
+        return create_model(job.architecture, classes, **job.arguments), None
     model, card = load_checkpoint(job.init)
     if card.classes.ids != classes.ids:
         raise InputError(
             f"{job.init} tells apart the classes {list(card.classes.ids)}, but these labels hold "
             f"{list(classes.ids)}. Start from a model of the same classes, or from none."
         )
-    return model
+    return model, card
 
 
-def _card(job: TrainJob, model: Model, material: _Material) -> Card:
+def _card(model: Model, init: Card | None, material: _Material) -> Card:
     first = material.volumes[0]
     return Card(
         architecture=model.architecture,
         arguments=model.arguments,
         classes=material.classes,
-        window=load_checkpoint(job.init)[1].window if job.init else _common_window(material.volumes),
+        window=_common_window(material.volumes) if init is None else init.window,
         voxel_size=first.voxel_size,
         unit=first.image.unit,
     )
@@ -275,13 +289,17 @@ def _learn(
     control.raise_if_cancelled()
 
 
+def _tidy(job: TrainJob, spec: CheckpointSpec) -> None:
+    """Remove all that a training left beside its model."""
+    spec.clear()
+    shutil.rmtree(_work_folder(job), ignore_errors=True)
+
+
 def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | None) -> Progress:
-    """Put the model in its place, tidy up what it took, and tell what it came to."""
+    """Put the model in its place, remove what it took, and tell what it came to."""
     phases = [phase.name for phase in model.training_plan()]
     card = spec.publish(model, phases)
-    for phase in phases:
-        spec.clear(phase)
-    shutil.rmtree(_work_folder(job), ignore_errors=True)
+    _tidy(job, spec)
     trained = [card.training[phase] for phase in phases if phase in card.training]
     steps = sum(phase["steps_done"] for phase in trained)
     return Progress(
