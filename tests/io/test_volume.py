@@ -249,3 +249,25 @@ def test_the_window_of_a_large_volume_reads_little_of_it() -> None:
     array = Counted(np.broadcast_to(np.uint8(3), (4000, 1000, 1000)), (50, 50, 50))
     sample_window(volume_of(array))
     assert len(array.decoded) <= 64
+
+
+def test_the_window_of_large_chunks_decodes_few_of_them_the_middle_one_for_sure() -> None:
+    data = np.broadcast_to(np.uint16(3), (1280, 1280, 1280))
+    array = Counted(data, (256, 256, 256))
+    sample_window(volume_of(array))
+    decoded = sum(data[index].nbytes for index in array.decoded)
+    assert 0 < decoded <= 64 * 2**20
+    assert (slice(512, 768),) * 3 in array.decoded
+
+
+def test_the_window_of_one_enormous_chunk_decodes_it_once() -> None:
+    array = Counted(np.broadcast_to(np.float64(3), (300, 300, 300)), (300, 300, 300))
+    sample_window(volume_of(array))
+    assert len(array.decoded) == 1
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 1), (1, 2, 3), (1, 1, 60)])
+def test_the_window_of_tiny_chunks_sees_many_voxels(chunks: Zyx) -> None:
+    data = noise((60, 60, 60), "float32")
+    low, high = sample_window(volume_of(Counted(data, chunks)))
+    assert (low, high) == pytest.approx(tuple(np.percentile(data, (0.5, 99.5))), abs=2)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from napari_memseg.data import bundled
-from napari_memseg.widgets.reader import get_reader
+from napari_memseg.io.volume import Volume
+from napari_memseg.widgets.reader import get_reader, read
 
 pytestmark = pytest.mark.qt
 
@@ -44,6 +45,28 @@ def test_a_dropped_volume_can_be_seen(viewer):
 def sample(pixels, count=160):
     """The pixels on which the voxels' centres fall."""
     return np.linspace(pixels[0], pixels[-1], 2 * count + 1).round().astype(int)[1::2]
+
+
+def test_contrast_is_taken_from_a_coarse_level_and_never_from_a_speck(monkeypatch):
+    decoded = []
+
+    class Level:
+        dtype = np.dtype(np.uint8)
+
+        def __init__(self, size, value):
+            self.shape = self.chunks = (size,) * 3
+            self.value = value
+
+        def __getitem__(self, index):
+            decoded.append(self.shape)
+            return np.full([s.stop - s.start for s in index], self.value, np.uint8)
+
+    levels = [Level(256, 10), Level(128, 20), Level(1, 30)]
+    volume = Volume(levels, None, None, "scan", "scan", "memory")
+    monkeypatch.setattr("napari_memseg.widgets.reader.open_volume", lambda path: volume)
+    [(_, arguments, kind)] = read("scan")
+    assert (kind, arguments["contrast_limits"]) == ("image", (20.0, 21.0))
+    assert decoded == [(128, 128, 128)]
 
 
 def test_the_sample_opens_as_image_and_mask_on_one_grid(viewer):

@@ -7,6 +7,7 @@ volume by its looks is declined, one that turns out to be broken says what is wr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from napari_memseg.io.formats import FORMATS, open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.io.volume import Volume
 
+OVERVIEW_VOXELS = 2**18
+"""A level with fewer says too little of the grey values."""
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari makes a layer of: the data, its arguments, the type of layer."""
 
@@ -34,7 +37,7 @@ def read(path: str) -> list[LayerData]:
         If it cannot be read as a volume; the message says what to do.
     """
     volume = open_volume(path)
-    return [layer(volume, "image", contrast_limits=sample_window(volume))]
+    return [layer(volume, "image", contrast_limits=sample_window(volume, _overview(volume)))]
 
 
 def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
@@ -47,3 +50,9 @@ def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
     physical = {"scale": volume.voxel_size or (1.0, 1.0, 1.0), "axis_labels": ("z", "y", "x"), **units}
     own = {"name": volume.name, "multiscale": multiscale, "metadata": {"source": volume.source}}
     return list(volume.levels) if multiscale else volume.levels[0], {**own, **physical, **arguments}, kind
+
+
+def _overview(volume: Volume) -> int:
+    """Return the coarsest level that is still an image, since it is read soonest; 0 where none is."""
+    sizes = [prod(array.shape) for array in volume.arrays]
+    return max((level for level, size in enumerate(sizes) if size >= OVERVIEW_VOXELS), default=0)
