@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import click
 
 from napari_memseg.console import follow, join_halo, say, whole_numbers, words_of_halo
-from napari_memseg.errors import Cancelled, InputError, MemsegError
+from napari_memseg.errors import Cancelled, InputError, MemsegError, SessionError
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -117,7 +118,8 @@ def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> Non
     settings = {name: options.pop(name) for name in LEARNING}
     arguments = {"widths": whole_numbers(widths)} if widths else {}
     job = TrainJob(learning=learning(**settings, mirror=frozenset(mirror)), arguments=arguments, **options)
-    say(follow(workflow(job)), as_json)
+    with closing(workflow(job)) as steps:
+        say(follow(steps), as_json)
 
 
 @commands.command()
@@ -216,7 +218,13 @@ def _inspect(name: str, summary: str) -> None:
     def command(folder: Path, as_json: bool) -> None:
         from napari_memseg.workflows import session as workflow
 
-        say(getattr(workflow, name)(folder), as_json)
+        told = getattr(workflow, name)(folder)
+        say(told, as_json)
+        if name == "verify" and not told["ok"]:
+            raise SessionError(
+                f"The corrections in {folder} are not what their log says. Restore a backup, or ask for help "
+                "with the lines above before you paint on."
+            )
 
     session.command(name, help=summary)(command)
 
@@ -247,16 +255,29 @@ def run(arguments: Sequence[str]) -> int:
         error.show(sys.stderr)
         return 2
     except (KeyboardInterrupt, click.Abort, Cancelled):
-        click.echo("Interrupted. Run the same command again to go on from here.", err=True)
+        click.echo(f"Interrupted. {_how_to_go_on(arguments)}", err=True)
         return 130
     except MemsegError as error:
         click.echo(" ".join(str(error).split()), err=True)
+        return 2
+    except OSError as error:
+        click.echo(
+            f"{error}. Check that the place exists, can be written and has room, and try again.", err=True
+        )
         return 2
     except Exception:  # noqa: BLE001 - the last resort: ours, so say so
         traceback.print_exc()
         click.echo("This is a fault of napari-memseg. Please report it with the lines above.", err=True)
         return 1
     return 0
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """Say what to type after an interruption: training goes on only where that is asked for."""
+    if arguments[:1] != ["train"]:
+        return "Run the same command again to go on from here."
+    words = "--resume in place of --restart" if "--restart" in arguments else "--resume"
+    return f"Run the same command with {words} to go on from here."
 
 
 def main() -> None:

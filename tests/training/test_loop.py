@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from napari_memseg.models.losses import masked_dice_ce
 from napari_memseg.training import loop
 from napari_memseg.training.checkpoints import TrainingState
 from napari_memseg.training.config import TrainConfig
+from napari_memseg.training.optimisation import Stepper
 from toys import toy
 
 TESTS = Path(__file__).parents[1]
@@ -73,6 +76,56 @@ def test_stopped_and_resumed_it_ends_as_if_undisturbed(out, tmp_path, after):
     assert [step.step for step in before + rest] == [1, 2, 3, 4, 5, 6]
     assert same(weights_of(second), weights_of(whole))
     assert same(state_of(second, parts).model, state_of(whole, out).model)
+
+
+@pytest.mark.parametrize("during", ["step", "yield", "end"])
+def test_interrupted_by_ctrl_c_and_resumed_it_ends_as_if_undisturbed(out, tmp_path, monkeypatch, during):
+    whole, first, second = net(), net(), net(seed=9)
+    train(whole, [blocks()], out)
+    parts = tmp_path / "parts.safetensors"
+    seen, take = [], Stepper._descend
+    last = {"step": 2, "yield": 2, "end": 6}[during]
+
+    def pressed(stepper, batch, rate):
+        if during != "yield" and len(seen) == last - 1:
+            signal.raise_signal(signal.SIGINT)
+        take(stepper, batch, rate)
+
+    monkeypatch.setattr(Stepper, "_descend", pressed)
+
+    def follow():
+        with closing(train_steps(first, [blocks()], parts)) as steps:
+            for step in steps:
+                seen.append(step.step)
+                if during == "yield" and step.step == last:
+                    signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        follow()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert state_of(first, parts).step == last
+    monkeypatch.undo()
+    rest = train(second, [blocks()], parts, resume=True)
+    assert [step.step for step in rest] == list(range(last + 1, 7))
+    assert same(weights_of(second), weights_of(whole))
+    assert same(state_of(second, parts).model, state_of(whole, out).model)
+
+
+def test_a_second_ctrl_c_does_not_wait_and_saves_no_half_step(out, monkeypatch):
+    model = net()
+    steps = train_steps(model, [blocks()], out, validate_every=1)
+    next(steps)
+
+    def pressed_twice(stepper, batch, rate):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was kept waiting")
+
+    monkeypatch.setattr(Stepper, "_descend", pressed_twice)
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    assert state_of(model, out).step == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +10,13 @@ import pytest
 import tifffile
 
 import toys
+from napari_memseg.cli import run
 from napari_memseg.errors import Cancelled, CheckpointError, InputError, RunMismatchError, TrainingError
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.plan import SegmentConfig
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from napari_memseg.training.config import TrainConfig
+from napari_memseg.training.optimisation import Stepper
 from napari_memseg.workflows.segment import segment
 from napari_memseg.workflows.train import TrainJob, train
 from running import noise
@@ -155,6 +159,27 @@ def test_another_start_is_another_training(pair, tmp_path):
     stopped_after_one_step(job(pair, out, init=starts[0]))
     with pytest.raises(RunMismatchError, match="init was"):
         list(train(job(pair, out, init=starts[1], resume=True)))
+
+
+def test_ctrl_c_in_a_terminal_is_status_130_and_resume_goes_on(pair, tmp_path, monkeypatch, capsys):
+    out, steps = tmp_path / "small.safetensors", iter(range(1, 99))
+    words = ["train", "--pair", *pair, "--out", str(out), "--widths", "8,8", "--device", "cpu"]
+    words += ["--steps", "4", "--batch", "1", "--patch", "16", "16", "16"]
+    take = Stepper._descend
+
+    def pressed(stepper, batch, rate):
+        take(stepper, batch, rate)
+        if next(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Stepper, "_descend", pressed)
+    assert run([*words, "--restart"]) == 130
+    assert "the same command with --resume in place of --restart" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(words) == 2
+    assert run([*words, "--resume", "--json"]) == 0
+    assert next(steps) == 5
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 4
 
 
 def start(pair, out: Path) -> subprocess.Popen:

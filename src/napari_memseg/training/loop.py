@@ -2,7 +2,8 @@
 
 Patches are made ahead in a thread while the network learns from the last ones. Now
 and then the held-back cells are scored and the best weights kept, and the state is
-saved, from which a killed training goes on to the very same weights::
+saved, from which a killed training goes on to the very same weights; on Ctrl-C, or
+where the caller goes away, it is saved at once::
 
     patches (thread) ──> step ──> [validate ──> keep if best] ──> [save] ──> yield
 
@@ -12,6 +13,7 @@ does as many steps as fit.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from time import monotonic
@@ -22,6 +24,7 @@ import xxhash
 
 from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
 from napari_memseg.training.config import TrainConfig as TrainConfig  # noqa: TC001 - callers find it here too
+from napari_memseg.training.interrupts import interrupted_afterwards
 from napari_memseg.training.label_index import LabelIndex, check_labels, index_labels
 from napari_memseg.training.optimisation import Stepper, choose_device, learning_rate, only_training
 from napari_memseg.training.patches import PatchSampler
@@ -101,7 +104,7 @@ def train_phase(
     Yields
     ------
     TrainStep
-        After each step.
+        After each step. Whoever asks for no more of them leaves a state to resume from.
 
     Raises
     ------
@@ -131,6 +134,8 @@ class _Trainer:
     stepper: Stepper
     state: TrainingState
     _next_validation: float = 1 / VALIDATIONS
+    _unsaved: bool = False
+    """Whether there are steps, all of them whole, that no file holds."""
 
     @classmethod
     def build(
@@ -192,9 +197,11 @@ class _Trainer:
             return
         saved = self.state.seconds
         numbers = range(self.state.step, self.config.steps) if self.config.steps else count(self.state.step)
-        with made_ahead(self._batch, iter(numbers), self.config.threads) as batches:
+        ahead = made_ahead(self._batch, iter(numbers), self.config.threads)
+        with ahead as batches, self._saved_when_interrupted():
             while self._fraction() < 1:
-                told = self._advance(batches)
+                with interrupted_afterwards():
+                    told = self._advance(batches)
                 asked = stop()
                 if self._fraction() >= 1:
                     self._finish()
@@ -204,9 +211,21 @@ class _Trainer:
                 yield told
                 if asked:
                     return
+            if not self.state.finished:  # interrupted between the last step and the end
+                self._finish()
+
+    @contextmanager
+    def _saved_when_interrupted(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyboardInterrupt, GeneratorExit):
+            if self._unsaved:
+                self._save()
+            raise
 
     def _advance(self, batches: Iterator[Batch]) -> TrainStep:
         """Take one step, and validate where it is time; what the caller does in between takes none."""
+        self._unsaved = False
         began, before = monotonic() - self.state.seconds, self._fraction()
         loss, parts = self._learn(next(batches), before)
         self.state.seconds = monotonic() - began
@@ -215,6 +234,7 @@ class _Trainer:
             learned, scores = self._fraction(), self._validate()
             self.state.seconds = monotonic() - began
             self._put_off(learned)
+        self._unsaved = True
         return self._told(loss, parts, scores)
 
     def _batch(self, number: int) -> Batch:
@@ -269,6 +289,7 @@ class _Trainer:
         self.state.optimizer = self.stepper.optimizer.state_dict()
         self.state.scaler = self.stepper.scaler.state_dict()
         self.state.save(self.checkpoint.state(self.state.phase))
+        self._unsaved = False
 
     def _finish(self) -> None:
         """Say on disk that the phase is done, and go back to the best weights."""

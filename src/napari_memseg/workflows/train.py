@@ -14,7 +14,7 @@ it only when asked to ``restart``.
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArr
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from napari_memseg.io.volume import Volume
@@ -100,7 +100,7 @@ class _Material:
     classes: ClassTable
 
 
-def train(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress]:
+def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progress, None, None]:
     """Train all phases of a model and write its checkpoint.
 
     Parameters
@@ -138,12 +138,12 @@ def train(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress
         job.out.parent.mkdir(parents=True, exist_ok=True)
         if not job.resume:
             _tidy(job, spec)
-        last = None
+        last: Progress | None = None
         for phase in model.training_plan():
             material = yield from _prepare(job, model, phase, material, spec, control)
-            for step in _learn(job, model, phase, material, spec, control):
-                last = step
-                yield step
+            with closing(_learn(job, model, phase, material, spec, control)) as steps:
+                for last in steps:
+                    yield last
         yield _finish(job, model, spec, last)
 
 
@@ -266,7 +266,7 @@ def _learn(
     material: _Material,
     spec: CheckpointSpec,
     control: Control,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Train one phase, telling each step."""
     steps = train_phase(
         model,
