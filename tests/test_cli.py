@@ -55,17 +55,22 @@ def ask(capsys):
     return ask
 
 
+def files(folder):
+    """Return all that is in a folder, but for what SQLite keeps beside a database while somebody reads it."""
+    return sorted(path for path in folder.rglob("*") if not path.name.endswith(("-shm", "-wal")))
+
+
 @pytest.fixture
 def refuse(capsys, tmp_path):
     """Return a call of one command that must be refused in a paragraph, with nothing written."""
 
     def refuse(*words):
-        before = sorted(tmp_path.rglob("*"))
+        before = files(tmp_path)
         assert run([str(word) for word in words]) == 2
         told = capsys.readouterr()
         assert told.out == ""
         assert "Traceback" not in told.err
-        assert sorted(tmp_path.rglob("*")) == before
+        assert files(tmp_path) == before
         return told.err
 
     return refuse
@@ -171,6 +176,26 @@ def test_a_call_that_cannot_be_done_is_refused_in_words(refuse, call, says):
     assert says in refuse(*call)
 
 
+def test_a_place_that_cannot_be_written_is_the_callers_to_mend(refuse, image, model):
+    told = refuse("segment", image, "/proc/none/labels.ome.zarr", "--model", model, "--device", "cpu")
+    assert "/proc/none" in told
+
+
+def test_a_model_of_classes_that_a_session_does_not_have_is_refused(ask, refuse, image, model, tmp_path):
+    ask("session", tmp_path / "session", "new", image, "--class", 1, "bone")
+    call = ("segment", "--session", tmp_path / "session", "--model", model, "--device", "cpu")
+    assert "no class 3" in refuse(*call)
+
+
+def test_classes_that_only_the_labels_hold_count_against_them(ask, labels, tmp_path):
+    invented = tifffile.imread(labels)
+    invented[:2] = 7
+    tifffile.imwrite(tmp_path / "invented.tif", invented, photometric="minisblack")
+    scores = ask("evaluate", tmp_path / "invented.tif", labels)
+    assert scores["classes"]["7"]["dice"] == 0
+    assert scores["mean"]["dice"] < 0.5
+
+
 def test_a_session_that_is_none_is_refused(refuse, tmp_path):
     assert "session" in refuse("session", tmp_path / "none", "info").lower()
 
@@ -193,6 +218,7 @@ def test_ctrl_c_is_status_130_and_says_how_to_go_on(monkeypatch, capsys):
 def test_three_numbers_or_a_word_make_a_halo():
     assert join_halo(["--halo", "1", "2", "3", "image.tif"]) == ["--halo", "1,2,3", "image.tif"]
     assert join_halo(["--halo", "exact", "image.tif"]) == ["--halo", "exact", "image.tif"]
+    assert join_halo(["--halo=1", "2", "3"]) == ["--halo", "1,2,3"]
     assert words_of_halo("1,2,3") == (1, 2, 3)
     with pytest.raises(InputError, match="exact, recommended, or three numbers"):
         words_of_halo("1,2")

@@ -22,7 +22,9 @@ _LINES_PER_STAGE = 10
 
 def join_halo(arguments: Sequence[str]) -> list[str]:
     """Let ``--halo Z Y X`` stand beside ``--halo exact``: join three numbers to one word."""
-    words = list(arguments)
+    words = [
+        part for word in arguments for part in (word.split("=", 1) if word.startswith("--halo=") else [word])
+    ]
     if "--halo" in words:
         at = words.index("--halo") + 1
         if all(word.isdigit() for word in words[at : at + 3]):

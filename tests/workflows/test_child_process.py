@@ -73,12 +73,26 @@ def test_a_job_left_early_does_not_leak_into_the_next():
     assert [step.stage for step in child_process(jobs.count, 2)] == ["count", "count"]
 
 
+def test_a_late_control_of_a_finished_job_does_not_touch_the_next():
+    old = child_process(jobs.count, 1)
+    list(old)
+    job = child_process(jobs.count, 50)
+    old.control.cancel()
+    assert len(list(job)) == 50
+
+
+def test_steering_a_dead_child_is_no_error():
+    job = child_process(jobs.die)
+    with pytest.raises(ChildProcessDied):
+        list(job)
+    job.control.cancel()
+
+
 def test_two_jobs_at_once_get_two_children():
     waiting = child_process(jobs.until_cancelled)
-    other = pid_of(child_process(jobs.count, 1))
-    waiting.control.cancel()
     steps = iter(waiting)
-    assert int(next(steps).message) != other
+    assert int(next(steps).message) != pid_of(child_process(jobs.count, 1))
+    waiting.control.cancel()
     with pytest.raises(Cancelled):
         list(steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import threading
 import traceback
@@ -18,7 +19,8 @@ _CONTROLS = ("pause", "resume", "cancel", "look_at")
 
 
 def main(address: str, key: bytes) -> None:
-    """Be the child: take jobs until the parent hangs up."""
+    """Be the child: take jobs until the parent hangs up; Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Client(address, authkey=key) as connection:
         importlib.import_module("torch")
         inbox = _Inbox(connection)
@@ -31,6 +33,7 @@ class _Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self.control = Control()
+        self._number = 0
         self._connection = connection
         self._jobs: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -46,12 +49,12 @@ class _Inbox:
             self.control.cancel()
             self._jobs.put(None)
 
-    def _take(self, name: str, *args: Any) -> None:
-        if name in _CONTROLS:
-            getattr(self.control, name)(*args)
-        else:
-            self.control = Control()
+    def _take(self, name: str, number: int, *args: Any) -> None:
+        if name == "run":
+            self.control, self._number = Control(), number
             self._jobs.put(args)
+        elif number == self._number and name in _CONTROLS:  # else it is about a job that is over
+            getattr(self.control, name)(*args)
 
 
 def _work(

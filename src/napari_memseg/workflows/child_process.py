@@ -46,10 +46,11 @@ class ChildProcessFailed(MemsegError, RuntimeError):
 
 
 class RemoteControl:
-    """The parent's end of a job's ``Control``: the same calls, carried across."""
+    """The parent's end of a job's ``Control``: the same calls, carried across; none once the job is over."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
+        self._number = number
         self._lock = threading.Lock()
 
     def pause(self) -> None:
@@ -69,15 +70,15 @@ class RemoteControl:
         self._send("look_at", box)
 
     def _send(self, name: str, *args: object) -> None:
-        with self._lock:
-            self._connection.send((name, *args))
+        with self._lock, contextlib.suppress(OSError):  # a dead child needs no steering
+            self._connection.send((name, self._number, *args))
 
 
 class Job:
     """A workflow at work in a child: iterate to follow it, ``control`` to steer it."""
 
-    def __init__(self, child: Child, connection: Connection) -> None:
-        self.control = RemoteControl(connection)
+    def __init__(self, child: Child, connection: Connection, number: int) -> None:
+        self.control = RemoteControl(connection, number)
         self._child = child
         self._connection = connection
 
@@ -126,6 +127,7 @@ class Child:
             threading.Thread(target=_unblock, args=(self.process, listener.address, key), daemon=True).start()
             self._connection = listener.accept()
         self.busy = False
+        self._jobs = 0
 
     @property
     def alive(self) -> bool:
@@ -134,12 +136,14 @@ class Child:
 
     def start(self, workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
         """Begin a job; the child must be idle."""
+        self._jobs += 1
+        call = (workflow.__module__, workflow.__qualname__, args, kwargs)
         try:
-            self._connection.send(("run", workflow.__module__, workflow.__qualname__, args, kwargs))
+            self._connection.send(("run", self._jobs, *call))
         except OSError:
             raise ChildProcessDied(self.obituary()) from None
         self.busy = True
-        return Job(self, self._connection)
+        return Job(self, self._connection, self._jobs)
 
     def close(self) -> None:
         """End the process, politely first."""

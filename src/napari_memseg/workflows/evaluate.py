@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_memseg.evaluation.metrics import confusion, found_ids
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
@@ -14,12 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_memseg.evaluation.metrics import Confusion
+    from napari_memseg.io.volume import Volume
 
 
 def evaluate(
     labels: str, truth: str, *, ignore: Sequence[int] = (), box: str | None = None
 ) -> Iterator[Progress]:
-    """Score labels against truth: Dice and IoU per class.
+    """Score labels against truth: Dice and IoU of each class that occurs in either.
 
     Parameters
     ----------
@@ -42,9 +45,14 @@ def evaluate(
     """
     given, wanted = open_volume(labels), open_volume(truth)
     region = Box.parse(box, wanted.shape) if box else None
-    ids = [i for i in found_ids(wanted, box=region) if i not in ignore]
-    table = confusion(given, wanted, ids, box=region, ignore=ignore)
+    ids = set(found_ids(wanted, box=region)) | set(found_ids(given, box=region))
+    table = confusion(given, wanted, ids - {*ignore, _not_predicted(given)}, box=region, ignore=ignore)
     yield Progress(stage="evaluate", done=1, total=1, result=scores(table))
+
+
+def _not_predicted(labels: Volume) -> int:
+    """Return the value that a run of ours leaves where it has not been: the highest of the dtype."""
+    return int(np.iinfo(labels.dtype).max) if labels.dtype.kind == "u" else -1
 
 
 def scores(table: Confusion) -> dict[str, Any]:

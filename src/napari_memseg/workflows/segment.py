@@ -91,19 +91,24 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
             f"The session works at level {session.level}, so its runs do too; got level {config.level}. "
             "Leave the level out, or segment the image by its path."
         )
-    plan = make_plan(model, session.image, session.path, replace(config, level=session.level))
-    unfinished = None if restart else _unfinished(session, plan)
-    return replace(plan, destination=str(unfinished or session.new_run()[1]))
+    config = replace(config, level=session.level)
+    for run in [] if restart else _unfinished(session):
+        plan = make_plan(model, session.image, run, config)
+        if plan.id == read_run_card(run)["id"]:
+            return plan
+    plan = make_plan(model, session.image, session.path, config)
+    if unknown := sorted(set(plan.classes.ids) - set(session.classes.ids)):
+        raise InputError(
+            f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
+            f"has no class {', '.join(map(str, unknown))}. Add it to the session first, or choose another model."
+        )
+    return replace(plan, destination=str(session.new_run()[1]))
 
 
-def _unfinished(session: Session, plan: Plan) -> Path | None:
-    """Return the newest run of the same plan that was begun and not finished."""
-    for run in reversed(session.runs()):
-        if run.path.exists():
-            card = read_run_card(run.path)
-            if card["id"] == plan.id and not card["finished"]:
-                return run.path
-    return None
+def _unfinished(session: Session) -> list[Path]:
+    """Return the runs that were begun and not finished, the newest first."""
+    begun = [run.path for run in reversed(session.runs()) if run.path.exists()]
+    return [path for path in begun if not read_run_card(path)["finished"]]
 
 
 def _follow(plan: Plan, restart: bool, control: Control) -> Iterator[Progress]:
