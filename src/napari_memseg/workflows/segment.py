@@ -100,7 +100,7 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
     if unknown := sorted(set(plan.classes.ids) - set(session.classes.ids)):
         raise InputError(
             f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
-            f"has no class {', '.join(map(str, unknown))}. Add it to the session first, or choose another model."
+            f"has no class {', '.join(map(str, unknown))}. Add it there first, or choose another model."
         )
     return replace(plan, destination=str(session.new_run()[1]))
 
