@@ -88,7 +88,11 @@ def models(as_json: bool) -> None:
 @click.option(
     "--session", type=click.Path(path_type=Path), help="Learn from a session's corrections instead."
 )
-@click.option("--model", "architecture", default="small", show_default=True, help="See napari-memseg models.")
+@click.option(
+    "--model",
+    "architecture",
+    help="A network, see napari-memseg models; small unless said, or that of --init.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
 @click.option("--widths", help="Channels per level of a new network, for example 16,32,64.")
 @click.option("--patch", type=int, nargs=3, metavar="Z Y X", help="Size of a training patch, in voxels.")
@@ -273,11 +277,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:
-    """Say what to type after an interruption: training goes on only where that is asked for."""
-    if arguments[:1] != ["train"]:
-        return "Run the same command again to go on from here."
-    words = "--resume in place of --restart" if "--restart" in arguments else "--resume"
-    return f"Run the same command with {words} to go on from here."
+    """Say what to type after an interruption: not every command goes on by itself."""
+    if arguments[:1] == ["demo"]:
+        return "The demo starts anew each time: name another folder, or delete this one."
+    if arguments[:1] == ["train"]:
+        words = "with --resume in place of --restart" if "--restart" in arguments else "with --resume"
+    else:
+        words = "without --restart" if "--restart" in arguments else "again"
+    return f"Run the same command {words} to go on from here."
 
 
 def main() -> None:
