@@ -157,7 +157,7 @@ class CheckpointSpec:
         return replace(
             self.card,
             training={**self.card.training, state.phase: training},
-            scores={**self.card.scores, **state.scores},
+            scores=state.scores or self.card.scores,
         )
 
 

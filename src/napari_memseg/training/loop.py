@@ -275,7 +275,7 @@ class _Trainer:
         scores = self.validation.run(self.stepper.evaluate)
         if scores.value > self.state.value:
             self.state.value = scores.value
-            self.state.scores = {"dice": scores.dice, "mean_dice": scores.value, "step": self.state.step}
+            self.state.scores = _for_card(scores, self.state.step)
             self._keep_best()
         return scores
 
@@ -309,6 +309,13 @@ class _Trainer:
             parts={**parts, "validation_loss": scores.loss} if scores else parts,
             seconds=self.state.seconds,
         )
+
+
+def _for_card(scores: Scores, step: int) -> dict[str, Any]:
+    """Return what a card says of a validation: Dice, or the loss where the phase makes no class scores."""
+    if scores.dice:
+        return {"dice": scores.dice, "mean_dice": scores.value, "step": step}
+    return {"validation_loss": scores.loss, "step": step}
 
 
 def _identity(
