@@ -67,6 +67,14 @@ def test_background_may_be_missing_only_where_0_means_unlabelled():
         check_labels(index_labels(labelled, CLASSES), labelled, CLASSES)
 
 
+def test_one_class_alone_is_nothing_to_learn():
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[2:5] = 3
+    volumes, classes = [pair(labels, labels, 0)], ClassTable.from_ids([3])
+    with pytest.raises(TrainingError, match=r"Only 3 \(class 3\).*Paint some background"):
+        check_labels(index_labels(volumes, classes), volumes, classes)
+
+
 @given(seed=st.integers(0, 200), most=st.integers(1, 40))
 def test_held_back_cells_leave_half_of_every_class_to_learn_from(seed, most):
     rng = np.random.default_rng(seed)

@@ -219,6 +219,22 @@ def test_the_best_weights_are_kept_and_scored_on_the_volumes_given(out):
     assert same(weights_of(found), weights_of(model))
 
 
+def test_a_phase_without_class_scores_tells_its_loss_and_no_dice(out):
+    model = net()
+    train(model, [blocks()], out, phase=Scoreless(model))
+    card = spec_for(model, out).publish(model, ["head"])
+    assert card.scores.keys() == {"validation_loss", "step"}
+    assert card.scores["validation_loss"] > 0
+
+
+def test_validation_labels_of_other_classes_are_a_clear_end_that_names_them(out):
+    grey, ids = grey_and_ids(blocks(seed=4))
+    other = [pair(grey, np.where(ids == 0, 44, 45).astype(np.uint16))]
+    unchanged_after(
+        TrainingError, r"hold the ids \[44, 45\].*\[0, 7, 200\]", net(), [blocks()], out, validation=other
+    )
+
+
 def test_a_model_file_is_replaced_only_by_publishing(out):
     out.write_bytes(b"the old model")
     model = net()
@@ -278,6 +294,13 @@ class HeadPhase:
     def step(self, batch):
         scores = self.model(batch.image)
         return Loss(value=masked_dice_ce(scores, batch.labels), scores=scores)
+
+
+class Scoreless(HeadPhase):
+    """The same, keeping its scores to itself."""
+
+    def step(self, batch):
+        return Loss(value=super().step(batch).value)
 
 
 def test_only_the_phase_learns_and_other_batch_norms_keep_their_statistics(out):

@@ -81,6 +81,13 @@ def test_a_level_of_the_image_pairs_with_labels_of_its_size():
     assert volume.voxel_size == (2.0, 2.0, 2.0)
 
 
+@pytest.mark.parametrize("level", [-1, 2])
+def test_a_level_that_the_image_does_not_have_is_refused_with_those_it_has(level):
+    image = volume_of(np.zeros((8, 8, 8), np.uint8), np.zeros((4, 4, 4), np.uint8), name="a.tif")
+    with pytest.raises(InputError, match=rf"a\.tif has no level {level}\. .* 0, the finest, to 1"):
+        TrainingVolume(image, level, VolumeLabels(volume_of(np.zeros((4, 4, 4), np.uint8))))
+
+
 def test_a_zarr_array_is_read_by_box_with_all_its_channels(tmp_path):
     data = np.arange(2 * 4 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 4)
     stored = zarr.create_array(tmp_path / "a.zarr", data=data)

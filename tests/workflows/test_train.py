@@ -15,11 +15,13 @@ from napari_memseg.errors import Cancelled, CheckpointError, InputError, RunMism
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.plan import SegmentConfig
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
+from napari_memseg.models.intensity import Window
 from napari_memseg.training.config import TrainConfig
 from napari_memseg.training.optimisation import Stepper
+from napari_memseg.training.sources import VolumeLabels
 from napari_memseg.workflows.segment import segment
 from napari_memseg.workflows.train import TrainJob, train
-from running import noise
+from running import checkpoint_of, noise
 
 SHAPE = (40, 44, 36)
 IDS = (0, 3, 15)
@@ -54,6 +56,11 @@ def job(pair, out: Path, **settings) -> TrainJob:
     )
 
 
+def begun(pair, out: Path, init: Path, **settings) -> TrainJob:
+    """Return the job that starts from another model."""
+    return job(pair, out, architecture=None, init=init, **settings)
+
+
 def test_a_plain_network_learns_ids_that_are_not_contiguous_and_segments(pair, tmp_path):
     settings = {"architecture": "small", "arguments": {"widths": [8, 8]}}
     steps = learning(steps=60, learning_rate=2e-2)
@@ -85,7 +92,7 @@ def test_the_same_seed_gives_the_same_weights(pair, tmp_path):
 
 def test_training_goes_on_from_another_checkpoint(pair, tmp_path):
     list(train(job(pair, tmp_path / "first.safetensors")))
-    *_, last = train(job(pair, tmp_path / "next.safetensors", init=tmp_path / "first.safetensors"))
+    *_, last = train(begun(pair, tmp_path / "next.safetensors", tmp_path / "first.safetensors"))
     assert last.result["steps"] == 8  # both phases
 
 
@@ -93,7 +100,7 @@ def test_a_checkpoint_of_other_classes_is_no_start(pair, tmp_path):
     list(train(job(pair, tmp_path / "first.safetensors")))
     other = tmp_path / "other.tif"
     tifffile.imwrite(other, np.eye(40, 44, dtype=np.uint8)[..., None].repeat(36, 2), photometric="minisblack")
-    wrong = job((pair[0], str(other)), tmp_path / "next.safetensors", init=tmp_path / "first.safetensors")
+    wrong = begun((pair[0], str(other)), tmp_path / "next.safetensors", tmp_path / "first.safetensors")
     with pytest.raises(InputError, match=r"classes \[0, 3, 15\], but these labels hold \[0, 1\]"):
         list(train(wrong))
 
@@ -119,7 +126,45 @@ def test_a_job_needs_pairs_or_a_session_and_a_name_that_says_what_it_is(pair, tm
 def test_a_start_that_is_no_checkpoint_is_refused(pair, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
-        list(train(job(pair, tmp_path / "next.safetensors", init=tmp_path / "bad.safetensors")))
+        list(train(begun(pair, tmp_path / "next.safetensors", tmp_path / "bad.safetensors")))
+
+
+def test_a_start_from_another_dtype_is_refused_with_both_named(pair, tmp_path):
+    model = toys.toy(ids=IDS[1:])
+    first = checkpoint_of(model, tmp_path, Window(0, 255, "uint8"))
+    with pytest.raises(InputError, match=r"toy\.safetensors was trained on uint8.*image\.tif holds float32"):
+        list(train(begun(pair, tmp_path / "next.safetensors", first)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"init": Path("a.safetensors"), "architecture": "small"}, "--init"),
+        ({"init": Path("a.safetensors"), "arguments": {"widths": [8]}}, "--init"),
+        ({"pairs": (), "session": Path("s"), "level": 0}, "session.*--level"),
+        ({"pairs": (), "session": Path("s"), "unlabelled": 0}, "session.*--unlabelled"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, match):
+    with pytest.raises(InputError, match=match):
+        TrainJob(**{"pairs": [("a.tif", "b.tif")], "out": Path("m.safetensors"), **settings})
+
+
+def test_a_level_or_folder_that_cannot_be_is_refused_before_labels_are_read(
+    pair, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(VolumeLabels, "read", lambda *_: pytest.fail("labels were read"))
+    (tmp_path / "file").touch()
+    for words, says in (
+        (
+            ["--out", tmp_path / "m.safetensors", "--level", 1],
+            "no level 1. Its levels are 0, the finest, to 0",
+        ),
+        (["--out", tmp_path / "file" / "deep" / "m.safetensors"], f"{tmp_path / 'file'} is no folder"),
+    ):
+        assert run(["train", "--pair", *pair, *map(str, words)]) == 2
+        assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def stopped_after_one_step(job: TrainJob) -> None:
@@ -156,9 +201,9 @@ def test_another_start_is_another_training(pair, tmp_path):
     for seed, start in enumerate(starts):
         list(train(job(pair, start, learning=learning(seed=seed))))
     out = tmp_path / "next.safetensors"
-    stopped_after_one_step(job(pair, out, init=starts[0]))
+    stopped_after_one_step(begun(pair, out, starts[0]))
     with pytest.raises(RunMismatchError, match="init was"):
-        list(train(job(pair, out, init=starts[1], resume=True)))
+        list(train(begun(pair, out, starts[1], resume=True)))
 
 
 def test_ctrl_c_in_a_terminal_is_status_130_and_resume_goes_on(pair, tmp_path, monkeypatch, capsys):

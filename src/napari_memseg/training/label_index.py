@@ -109,7 +109,7 @@ def check_labels(index: LabelIndex, volumes: Sequence[TrainingVolume], classes: 
     Raises
     ------
     TrainingError
-        If no voxel is labelled, or a class has none.
+        If no voxel is labelled, a class has none, or there are fewer than two classes with some.
     """
     if not len(index):
         raise TrainingError(
@@ -123,6 +123,13 @@ def check_labels(index: LabelIndex, volumes: Sequence[TrainingVolume], classes: 
         raise TrainingError(
             f"No voxel is labelled as {named}, and a network cannot learn what it never sees. "
             "Label some voxels of it, or take it out of the class table."
+        )
+    if np.count_nonzero(index.totals) < 2:
+        named = ", ".join(f"{c.id} ({c.name})" for c, n in zip(classes, index.totals, strict=True) if n)
+        raise TrainingError(
+            f"Only {named} is labelled, and a network learns to tell two classes apart, or more. Paint some "
+            "background too. If 0 is the value of unlabelled voxels, it says nothing of background: give "
+            "unlabelled voxels another value, for example 255."
         )
 
 

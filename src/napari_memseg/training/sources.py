@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+    from napari_memseg.io.units import VoxelSize
     from napari_memseg.io.volume import Volume
 
 CELL = 64
@@ -130,6 +131,11 @@ class VolumeLabels:
         return self.volume.arrays[self.level].shape
 
     @property
+    def voxel_size(self) -> VoxelSize | None:
+        """Of the level, in the volume's unit; None if unknown."""
+        return _size_at(self.volume, self.level)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of what ``read`` returns: that of the file, or int64 where it holds floats or bool."""
         kept = self.volume.dtype.kind in "iu"
@@ -182,7 +188,7 @@ class TrainingVolume:
     Raises
     ------
     InputError
-        If image and labels differ in shape.
+        If image and labels differ in shape, or the image has no such level.
     """
 
     image: Volume
@@ -191,6 +197,11 @@ class TrainingVolume:
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.level < len(self.image.arrays):
+            raise InputError(
+                f"{self.image.source} has no level {self.level}. "
+                f"Its levels are 0, the finest, to {len(self.image.arrays) - 1}."
+            )
         if self.shape != self.labels.shape:
             raise InputError(
                 f"The image {self.image.source} has {self.shape} voxels (z, y, x) at level {self.level}, but "
@@ -204,12 +215,9 @@ class TrainingVolume:
         return zyx(self.image.arrays[self.level].shape)
 
     @property
-    def voxel_size(self) -> tuple[float, float, float] | None:
+    def voxel_size(self) -> VoxelSize | None:
         """Of the working level, in the image's unit; None if unknown."""
-        if self.image.voxel_size is None:
-            return None
-        (z, y, x), (fz, fy, fx) = self.image.voxel_size, self.image.scale(self.level)
-        return z * fz, y * fy, x * fx
+        return _size_at(self.image, self.level)
 
 
 def count_ids(labels: LabelSource) -> Counter[int]:
@@ -227,6 +235,13 @@ def count_ids(labels: LabelSource) -> Counter[int]:
     if labels.unlabelled is not None:
         del found[labels.unlabelled]
     return found
+
+
+def _size_at(volume: Volume, level: int) -> VoxelSize | None:
+    if volume.voxel_size is None:
+        return None
+    (z, y, x), (fz, fy, fx) = volume.voxel_size, volume.scale(level)
+    return z * fz, y * fy, x * fx
 
 
 def _block(shape: Zyx, chunks: Zyx) -> Zyx:

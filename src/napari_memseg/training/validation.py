@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_memseg.errors import TrainingError
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.models.classes import IGNORE, ClassTable
 from napari_memseg.training.label_index import LabelIndex, hold_back, index_labels
 from napari_memseg.training.patches import draw_voxel
 from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, keep_only
+from napari_memseg.training.sources import count_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,10 +137,22 @@ def split(
         Cells of ``index`` that training must not see.
     cells : LabelIndex
         What is scored; its volumes are the validation volumes, or those of ``index``.
+
+    Raises
+    ------
+    TrainingError
+        If a validation volume holds none of the classes.
     """
     choose = partial(hold_back, most=most, seed=seed)
     if not validation:
         held = choose(index, SHARE)
         return held, index.take(held)
     given = index_labels(validation, classes)
+    for number, volume in enumerate(validation):
+        if not (given.volume == number).any():
+            raise TrainingError(
+                f"The labels {getattr(volume.labels, 'name', '')} to validate with hold the ids "
+                f"{sorted(count_ids(volume.labels))}, and none of the classes that are learned, "
+                f"{list(classes.ids)}. Choose labels with the same ids, or leave out this validation pair."
+            )
     return np.zeros(len(index), bool), given.take(choose(given, 1.0, limit=1.0))

@@ -13,6 +13,7 @@ it only when asked to ``restart``.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoi
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
+from napari_memseg.training.agreement import check_dtypes, check_voxel_sizes
 from napari_memseg.training.checkpoints import CheckpointSpec, refuse_unfinished
 from napari_memseg.training.loop import TrainConfig, train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from napari_memseg.models.base import Model, TrainingPhase
 
 DEFAULT_STEPS = 1000
+DEFAULT_ARCHITECTURE = "small"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +68,16 @@ class TrainJob:
     """Sources of images and of their labels."""
     session: Path | None = None
     """In place of pairs: a session, whose corrected and confirmed voxels are learned from."""
-    architecture: str = "small"
-    """A registered network."""
+    architecture: str | None = None
+    """A registered network; None: ``DEFAULT_ARCHITECTURE``, or that of ``init``."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Of the network: widths."""
     init: Path | None = None
     """A checkpoint to start from, in place of ``architecture`` and ``arguments``."""
     unlabelled: int | None = None
-    """Value of voxels without an opinion, in the labels of pairs."""
+    """Value of voxels without an opinion, in the labels of pairs; a session knows its own."""
     level: int | None = None
-    """Pyramid level of the images of pairs; the labels are given at it. None: 0."""
+    """Pyramid level of the images; the labels are given at it. None: 0, or the session's, which is fixed."""
     val_pairs: Sequence[tuple[str, str]] = ()
     """To score on; without them some labelled voxels are held back."""
     resume: bool = False
@@ -89,6 +92,17 @@ class TrainJob:
             raise InputError(f"A model is a .safetensors file: name it {self.out}.safetensors.")
         if self.resume and self.restart:
             raise InputError("Either resume the unfinished training, or restart: discard it and begin again.")
+        if self.init is not None and (self.architecture is not None or self.arguments):
+            raise InputError(
+                f"A training that starts from {self.init} keeps the network of that model. Leave out --model "
+                "and --widths (architecture, arguments), or --init."
+            )
+        needless = self.unlabelled is not None and not self.val_pairs
+        if self.session is not None and (self.level is not None or needless):
+            raise InputError(
+                f"The session {self.session} knows its own level and which voxels are unlabelled. Leave out "
+                "--level and --unlabelled, or name images and labels: --pair."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +132,8 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
     Raises
     ------
     InputError
-        If an unfinished training is there, and ``job`` says neither to resume it nor to restart.
+        If an unfinished training is there, and ``job`` says neither to resume it nor to restart;
+        if the model cannot be put where it should go; if images, labels and ``init`` do not fit together.
     TrainingError
         If there is nothing to learn from, or learning diverges. No checkpoint is replaced.
     RunMismatchError
@@ -127,11 +142,15 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
         If ``control`` was asked to cancel.
     """
     control = control or Control()
+    _check_folder(job.out.parent)
     if not (job.resume or job.restart):
         refuse_unfinished(job.out)
     with ExitStack() as stack:
         material = _open_material(job, stack)
         model, init = _build(job, material.classes)
+        check_dtypes(
+            [*material.volumes, *material.validation], None if init is None else init.window, job.init
+        )
         spec = CheckpointSpec(
             out=job.out, card=_card(model, init, material), init="" if init is None else init.sha256
         )
@@ -154,19 +173,29 @@ def learning(steps: int | None, minutes: float | None, **settings: Any) -> Train
     return TrainConfig(steps=steps, minutes=minutes, **settings)
 
 
+def _check_folder(folder: Path) -> None:
+    """Make sure that a folder can be made and written to, before hours are spent for it."""
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        wrong = "cannot be written to" if above.is_dir() else "is no folder"
+        raise InputError(f"The model cannot be put into {folder}: {above} {wrong}. Choose another --out.")
+
+
 def _open_material(job: TrainJob, stack: ExitStack) -> _Material:
     if job.session is not None:
         session = stack.enter_context(Session.open(job.session, read_only=True))
         snapshot = stack.enter_context(session.snapshot())
         volumes = [TrainingVolume(session.image, session.level, snapshot)]
-        return _Material(volumes=volumes, validation=_paired(job, job.val_pairs), classes=session.classes)
-    volumes = _paired(job, job.pairs)
+        validation = _paired(job, job.val_pairs, session.level)
+        check_voxel_sizes([*volumes, *validation])
+        return _Material(volumes=volumes, validation=validation, classes=session.classes)
+    volumes, validation = (_paired(job, pairs, job.level or 0) for pairs in (job.pairs, job.val_pairs))
+    check_voxel_sizes([*volumes, *validation])
     classes = ClassTable.from_ids(i for volume in volumes for i in count_ids(volume.labels))
-    return _Material(volumes=volumes, validation=_paired(job, job.val_pairs), classes=classes)
+    return _Material(volumes=volumes, validation=validation, classes=classes)
 
 
-def _paired(job: TrainJob, pairs: Sequence[tuple[str, str]]) -> list[TrainingVolume]:
-    level = job.level or 0
+def _paired(job: TrainJob, pairs: Sequence[tuple[str, str]], level: int) -> list[TrainingVolume]:
     return [
         TrainingVolume(open_volume(image), level, _labels(open_volume(labels), level, job.unlabelled))
         for image, labels in pairs
@@ -175,14 +204,14 @@ def _paired(job: TrainJob, pairs: Sequence[tuple[str, str]]) -> list[TrainingVol
 
 def _labels(labels: Volume, level: int, unlabelled: int | None) -> VolumeLabels:
     """Take labels with a pyramid of their own at the image's level, others as they are."""
-    return VolumeLabels(labels, level if level < len(labels.arrays) else 0, unlabelled)
+    return VolumeLabels(labels, level if 0 <= level < len(labels.arrays) else 0, unlabelled)
 
 
 def _build(job: TrainJob, classes: ClassTable) -> tuple[Model, Card | None]:
     """Return the network to begin with: a new one, or that of the checkpoint to start from, with its card."""
     torch.manual_seed(job.learning.seed)
     if job.init is None:
-        return create_model(job.architecture, classes, **job.arguments), None
+        return create_model(job.architecture or DEFAULT_ARCHITECTURE, classes, **job.arguments), None
     model, card = load_checkpoint(job.init)
     if card.classes.ids != classes.ids:
         raise InputError(
@@ -205,15 +234,9 @@ def _card(model: Model, init: Card | None, material: _Material) -> Card:
 
 
 def _common_window(volumes: Sequence[TrainingVolume]) -> Window:
-    """Return one window for all images: the mean of their own, which must be of one dtype."""
-    kinds = {volume.image.dtype.name for volume in volumes}
-    if len(kinds) > 1:
-        raise InputError(
-            f"The training images are of different dtypes ({', '.join(sorted(kinds))}), so that one grey "
-            "value means different things. Convert them to one dtype first."
-        )
+    """Return one window for all images, which are of one dtype: the mean of their own."""
     lows, highs = zip(*(sample_window(volume.image, volume.level) for volume in volumes), strict=True)
-    return Window(sum(lows) / len(lows), sum(highs) / len(highs), kinds.pop())
+    return Window(sum(lows) / len(lows), sum(highs) / len(highs), volumes[0].image.dtype.name)
 
 
 def _prepare(
