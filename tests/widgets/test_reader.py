@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from napari_memseg.data import bundled
+from napari_memseg.io.pyramid import create_image, create_labels
 from napari_memseg.io.volume import Volume
 from napari_memseg.widgets.reader import get_reader, read
 
@@ -67,6 +68,21 @@ def test_contrast_is_taken_from_a_coarse_level_and_never_from_a_speck(monkeypatc
     [(_, arguments, kind)] = read("scan")
     assert (kind, arguments["contrast_limits"]) == ("image", (20.0, 21.0))
     assert decoded == [(128, 128, 128)]
+
+
+@pytest.mark.parametrize("size", [20, 70])
+def test_a_label_image_is_dropped_as_labels_on_the_grid_of_its_image(viewer, tmp_path, size):
+    about = {"shape": (size,) * 3, "chunk": (16, 16, 16), "voxel_size": (3.0, 2.0, 1.0), "unit": "micrometer"}
+    colors = {"colors": {1: "#ff0000"}, "names": {1: "bone"}, "fill_value": 7}
+    create_labels(tmp_path / "run.ome.zarr", dtype="uint8", name="run", **about, **colors)
+    create_image(tmp_path / "scan.ome.zarr", dtype="uint16", name="scan", **about)
+    (image,) = viewer.open(str(tmp_path / "scan.ome.zarr"), plugin="napari-memseg")
+    (labels,) = viewer.open(str(tmp_path / "run.ome.zarr"), plugin="napari-memseg")
+    assert (type(image).__name__, type(labels).__name__) == ("Image", "Labels")
+    assert labels.multiscale == image.multiscale == (size > 32)
+    assert microns(labels) == microns(image) == pytest.approx([3.0, 2.0, 1.0])
+    assert tuple(labels.axis_labels) == ("z", "y", "x")
+    assert labels.get_value((3.0, 2.0, 1.0), world=True) is not None
 
 
 def test_the_sample_opens_as_image_and_mask_on_one_grid(viewer):

@@ -52,9 +52,9 @@ def open_zarr(source: Source) -> Volume:
     node = step_into(root, source.inner, source) if source.inner else root
     if node.is_array:
         return open_plain_zarr(node, source)
-    version, images = _multiscales(node, source)
+    said, version, images = _multiscales(node, source)
     try:
-        return _open_image(node, images[0], version, source)
+        return _open_image(node, images[0], version, "image-label" in said, source)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
@@ -65,8 +65,8 @@ def open_zarr(source: Source) -> Volume:
         ) from error
 
 
-def _multiscales(node: Node, source: Source) -> tuple[str, list[Any]]:
-    """Return the version and the images that a group describes."""
+def _multiscales(node: Node, source: Source) -> tuple[Mapping[str, Any], str, list[Any]]:
+    """Return what a group says, the version of that, and the images that it describes."""
     ome = node.attributes.get("ome") if node.format == 3 else node.attributes
     said = ome if isinstance(ome, dict) else {}
     images = said.get("multiscales")
@@ -81,10 +81,12 @@ def _multiscales(node: Node, source: Source) -> tuple[str, list[Any]]:
             "other versions axes and scales mean something else. Convert it to 0.5, for example with "
             f"ome-zarr-py, or open one of its arrays without a voxel size. {inside(node)}"
         )
-    return version, images
+    return said, version, images
 
 
-def _open_image(node: Node, image: Mapping[str, Any], version: str, source: Source) -> Volume:
+def _open_image(
+    node: Node, image: Mapping[str, Any], version: str, is_labels: bool, source: Source
+) -> Volume:
     datasets = image["datasets"]
     if not 0 < len(datasets) <= MAX_LEVELS:
         raise SourceError(f"{source} describes {len(datasets)} levels, but 1 to {MAX_LEVELS} are possible.")
@@ -96,7 +98,7 @@ def _open_image(node: Node, image: Mapping[str, Any], version: str, source: Sour
     scales = [_scale(row, image, axes) for row in datasets]
     size, unit = _voxel_size(scales[0], image["axes"], axes)
     factors = _factors(views, scales)
-    return Volume(views, size, unit, source.name, str(source), f"ome-zarr {version}", factors)
+    return Volume(views, size, unit, source.name, str(source), f"ome-zarr {version}", factors, is_labels)
 
 
 def _check_axes(axes: Sequence[str], arrays: Sequence[Any], source: Source) -> None:

@@ -167,6 +167,8 @@ class Volume:
         Short name of the format: "ome-zarr 0.5", "tiff".
     factors : sequence of (z, y, x), optional
         How many voxels of level 0 make one of each level; by default the shapes tell.
+    is_labels : bool
+        Whether the format says that the voxels are labels, not grey values.
     """
 
     arrays: Sequence[LazyArray]
@@ -176,6 +178,7 @@ class Volume:
     source: str
     format: str
     factors: Sequence[Zyx] | None = None
+    is_labels: bool = False
     _token: int = field(init=False, repr=False, default_factory=partial(next, _tokens))
 
     @property

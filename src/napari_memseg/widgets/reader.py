@@ -29,7 +29,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | 
 
 
 def read(path: str) -> list[LayerData]:
-    """Open a volume as one image layer.
+    """Open a volume as one layer: of labels if it says that it holds some, else an image.
 
     Raises
     ------
@@ -37,6 +37,8 @@ def read(path: str) -> list[LayerData]:
         If it cannot be read as a volume; the message says what to do.
     """
     volume = open_volume(path)
+    if volume.is_labels and volume.dtype.kind in "iu":  # napari's labels are whole numbers
+        return [layer(volume, "labels")]
     return [layer(volume, "image", contrast_limits=sample_window(volume, _overview(volume)))]
 
 
