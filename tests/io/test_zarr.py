@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import pickle
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BytesCodec
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
@@ -101,6 +109,17 @@ def test_labels_open_by_their_name_and_by_their_path(text: str, version: str, tm
     np.testing.assert_array_equal(voxels_of(volume), VOXELS % 2)
     assert volume.voxel_size == pytest.approx(SIZE)
     assert open_volume(volume.source).fingerprint == volume.fingerprint
+
+
+def test_a_label_image_says_that_it_is_one(version: str, tmp_path: Path) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", LEVELS, version)
+    assert not open_volume(path).is_labels
+    name = "zarr.json" if version == "0.5" else ".zattrs"
+    edit_json(
+        path / name,
+        lambda said: (said["attributes"]["ome"] if version == "0.5" else said).update({"image-label": {}}),
+    )
+    assert open_volume(path).is_labels
 
 
 def test_what_is_not_inside_is_refused_with_what_is(version: str, tmp_path: Path) -> None:
@@ -202,6 +221,7 @@ def test_what_this_package_writes_is_read_again(tmp_path: Path) -> None:
         volume = open_volume(tmp_path / name)
         assert (volume.shape, volume.voxel_size, volume.unit) == ((70, 33, 40), SIZE, UNIT)
         assert [volume.scale(level) for level in range(3)] == [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+        assert volume.is_labels == (name == "run.ome.zarr")
     assert (voxels_of(volume) == 255).all()
 
 
@@ -280,21 +300,156 @@ def test_a_chunk_too_large_to_decode_is_refused_before_it_is(tmp_path: Path) -> 
         open_volume(tmp_path / "a.zarr")
 
 
-def test_a_chunk_that_claims_to_inflate_is_not_decoded(tmp_path: Path) -> None:
-    compressors = [zarr.codecs.GzipCodec(level=9)]
-    path = write_zarr(tmp_path / "a.zarr", np.ones((8, 8, 8), np.uint8), 3, compressors=compressors)
-    large = zarr.create_array(
-        tmp_path / "b.zarr",
-        shape=(320,) * 3,
-        chunks=(320,) * 3,
-        dtype="uint8",
-        compressors=compressors,
-        fill_value=1,
+def zstd_without_size(data: bytes) -> bytes:
+    """Compress zeros as a stream does that does not know how long it becomes."""
+    blocks = [(2**17 << 3 | 2 | (end >= len(data))) for end in range(2**17, len(data) + 1, 2**17)]
+    return b"\x28\xb5\x2f\xfd\x00\x58" + b"".join(block.to_bytes(3, "little") + b"\0" for block in blocks)
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "blosc": numcodecs.Blosc().encode,
+    "bz2": bz2.compress,
+    "gzip": gzip.compress,
+    "lz4": numcodecs.LZ4().encode,
+    "zlib": zlib.compress,
+    "zstd": numcodecs.Zstd().encode,
+}
+BOMBS = [
+    *PACKED.items(),
+    ("gzip", lambda data: gzip.compress(b"small") + bytes(9) + gzip.compress(data)),
+    ("bz2", lambda data: bz2.compress(b"small") + bz2.compress(data)),
+    ("zstd", zstd_without_size),
+    ("zstd", lambda data: b"\x50\x2a\x4d\x18\x02\0\0\0ab" + numcodecs.Zstd().encode(data)),
+    ("zstd", lambda data: numcodecs.Zstd().encode(b"small") + zstd_without_size(data)),
+    ("zstd", lambda data: b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little") + b"\1\0\0"),
+]
+ZEROS = bytes(2**25)
+
+
+@pytest.mark.parametrize(("codec", "pack"), BOMBS)
+def test_a_chunk_that_would_inflate_is_not_decoded(
+    codec: str, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    zarr.create_array(
+        tmp_path / "a.zarr",
+        data=np.ones((8, 8, 8), np.uint8),
+        chunks=(8, 8, 8),
+        compressors=[numcodecs.get_codec({"id": codec})],
+        zarr_format=2,
     )
-    large[...] = 0
-    (path / "c/0/0/0").write_bytes((tmp_path / "b.zarr/c/0/0/0").read_bytes())
+    assert (voxels_of(open_volume(tmp_path / "a.zarr")) == 1).all()
+    (tmp_path / "a.zarr/0.0.0").write_bytes(pack(ZEROS))
     with pytest.raises(SourceError, match="claims to hold"):
+        voxels_of(open_volume(tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize("codec", PACKED)
+@pytest.mark.parametrize("shape", [(8, 8, 8), (96, 96, 96)])
+@pytest.mark.parametrize("flat", [False, True])
+def test_what_is_packed_as_usual_is_read(codec: str, shape: Any, flat: bool, tmp_path: Path) -> None:
+    voxels = np.zeros(shape, np.uint16) if flat else noise(shape)
+    compressors = [numcodecs.get_codec({"id": codec})]
+    zarr.create_array(
+        tmp_path / "a.zarr", data=voxels, chunks=shape, compressors=compressors, zarr_format=2, fill_value=7
+    )
+    np.testing.assert_array_equal(voxels_of(open_volume(tmp_path / "a.zarr")), voxels)
+
+
+def write_shards(path: Path, voxels: np.ndarray, **options: Any) -> Path:
+    zarr.create_array(path, data=voxels, chunks=(4, 4, 4), shards=(8, 8, 16), **options)
+    return path
+
+
+@pytest.mark.parametrize("location", ["start", "end"])
+def test_only_the_chunk_of_a_shard_that_would_inflate_is_not_decoded(location: str, tmp_path: Path) -> None:
+    voxels = noise((16, 16, 16), "uint8")
+    path = write_shards(tmp_path / "a.zarr", voxels, compressors=zarr.codecs.GzipCodec())
+    if location == "start":
+        codec = zarr.codecs.ShardingCodec(
+            chunk_shape=(4, 4, 4), codecs=[BytesCodec(), zarr.codecs.GzipCodec()], index_location="start"
+        )
+        path = tmp_path / "b.zarr"
+        made = zarr.create_array(
+            path, shape=voxels.shape, dtype="u1", chunks=(8, 8, 16), serializer=codec, compressors=None
+        )
+        made[...] = voxels
+    np.testing.assert_array_equal(voxels_of(open_volume(path)), voxels)
+    shard, bomb = path / "c/1/0/0", gzip.compress(ZEROS)
+    content = bytearray(shard.read_bytes())
+    index = 0 if location == "start" else len(content) - 4 - 16 * 16
+    end = index + 16 * 16
+    entry = index + 16 * 5  # the chunk at 0, 1, 1 of 2 x 2 x 4
+    if location == "start":
+        struct.pack_into("<QQ", content, entry, len(content), len(bomb))
+        content[end : end + 4] = google_crc32c.value(bytes(content[index:end])).to_bytes(4, "little")
+        content += bomb
+    else:
+        struct.pack_into("<QQ", content, entry, index, len(bomb))
+        content[end:] = google_crc32c.value(bytes(content[index:end])).to_bytes(4, "little")
+        content[index:index] = bomb
+    shard.write_bytes(content)
+    volume = open_volume(path)
+    np.testing.assert_array_equal(volume.read(Box((8, 0, 0), (16, 4, 16))), voxels[8:, :4])
+    with pytest.raises(SourceError, match="claims to hold"):
+        volume.read(Box((8, 4, 4), (9, 5, 5)))
+
+
+def test_shards_that_were_never_written_are_fill_value(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"dtype": "uint8", "chunks": (4, 4, 4), "shards": (8, 8, 8), "fill_value": 7}
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(16, 16, 16), **about)
+    array[:4, :4, :4] = 1
+    expected = np.full((16, 16, 16), 7)
+    expected[:4, :4, :4] = 1
+    np.testing.assert_array_equal(voxels_of(open_volume(tmp_path / "a.zarr")), expected)
+
+
+def test_a_shard_whose_index_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "a.zarr", noise((16, 16, 16)))
+    (path / "c/0/0/0").write_bytes(b"cut off")
+    with pytest.raises(SourceError, match="cannot be decoded"):
         voxels_of(open_volume(path))
+
+
+def test_shards_of_too_many_chunks_are_refused(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"shape": (1024,) * 3, "chunks": (2,) * 3, "shards": (1024,) * 3}
+    zarr.create_array(tmp_path / "a.zarr", dtype="uint8", **about)
+    with pytest.raises(SourceError, match="chunks at most"):
+        open_volume(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("codec", ["lzma", "zfpy", "pcodec"])
+def test_codecs_that_take_any_memory_are_refused_by_name(codec: str, tmp_path: Path) -> None:
+    path = write_zarr(tmp_path / "a.zarr", VOXELS, 2)
+    edit_json(path / ".zarray", lambda said: said.update(compressor={"id": codec}))
+    with pytest.raises(SourceError, match=rf"'{codec}', which is not known to be safe.*zstd"):
+        open_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("filters", "compressor"),
+    [([{"id": "gzip"}], {"id": "zstd"}), ([{"id": "zlib"}], {"id": "shuffle"}), ([{"id": "bz2"}] * 2, None)],
+)
+def test_what_is_packed_twice_or_hidden_is_refused(filters: Any, compressor: Any, tmp_path: Path) -> None:
+    path = write_zarr(tmp_path / "a.zarr", VOXELS, 2)
+    edit_json(path / ".zarray", lambda said: said.update(filters=filters, compressor=compressor))
+    with pytest.raises(SourceError, match="one compressor, the last codec"):
+        open_volume(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda codecs: codecs.append({"name": "gzip", "configuration": {"level": 1}}),
+        lambda codecs: codecs[0]["configuration"]["codecs"].insert(0, {"name": "sharding_indexed"}),
+        lambda codecs: codecs[0]["configuration"]["index_codecs"].append({"name": "gzip"}),
+        lambda codecs: codecs[0]["configuration"].pop("index_codecs"),
+    ],
+)
+def test_shards_that_hide_their_chunks_are_refused(change: Any, tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "a.zarr", noise((16, 16, 16)))
+    edit_json(path / "zarr.json", lambda said: change(said["codecs"]))
+    with pytest.raises(SourceError, match="shards that are packed once more"):
+        open_volume(path)
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,26 @@
-"""Refuse a compressed chunk that claims to become far more than a chunk.
+"""Refuse a compressed chunk that would become far more than a chunk.
 
-A few kilobytes can inflate to gigabytes, and the decoders ask nobody. But most compressed
-formats say at their beginning how large they will be, so that can be compared first::
+Each chunk that is asked for is looked at before Zarr decodes it. It is a file of its own,
+or a piece of a shard, whose index says where::
 
-    chunk file   ├ header: "2 GiB" ┼─ ... ─┤        the array's chunk: 64 KiB   ──> refused
+    shard   ├ chunk ┼ chunk: "2 GiB" ┼ chunk ┼ index ┤      the array's chunk: 64 KiB   ──> refused
+                └────────────────────────────────┘
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from zarr.codecs.sharding import ShardingCodec, ShardingCodecIndexLocation
 
 from napari_memseg.errors import SourceError
+from napari_memseg.io.inflation import inflated_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import zarr
@@ -27,14 +29,35 @@ if TYPE_CHECKING:
 SLACK = 8
 """Filters may make a chunk longer than its voxels, but never so many times."""
 SLACK_BYTES = 2**20
+NOT_STORED = 2**64 - 1
+"""Place of a chunk that a shard does not hold."""
+
+
+class Piece(NamedTuple):
+    """Where the bytes of a chunk lie; all of the file if ``length`` is None."""
+
+    file: Path
+    start: int = 0
+    length: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ModestArray:
-    """A Zarr array on the local disk, each chunk of which is looked at before it is decoded."""
+    """A Zarr array on the local disk, each chunk of which is looked at before it is decoded.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        If it has shards, their index is packed with nothing but "bytes" and "crc32c".
+    folder : Path
+        Where it lies.
+    codec : str, optional
+        What its chunks are compressed with, last of all; one of ``inflation.INFLATING``.
+    """
 
     array: zarr.Array[Any]
     folder: Path
+    codec: str | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,22 +76,34 @@ class ModestArray:
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
         """Decode slices, each with a start and a stop."""
-        if self.array.shards is None:
-            limit = (
-                self.array.dtype.itemsize * int(np.prod(self.chunks, dtype=np.int64)) * SLACK + SLACK_BYTES
-            )
-            for file in self._files(index):
-                check_claim(file, limit)
+        limit = self.dtype.itemsize * int(np.prod(self.chunks, dtype=np.int64)) * SLACK + SLACK_BYTES
+        for piece in self._pieces(index):
+            check_claim(piece, self.codec, limit)
         return np.asarray(self.array[index])
 
-    def _files(self, index: tuple[slice, ...]) -> Iterator[Path]:
-        spans = (range(s.start // c, -(-s.stop // c)) for s, c in zip(index, self.chunks, strict=True))
-        for chunk in product(*spans):
-            yield self.folder / self.array.metadata.encode_chunk_key(chunk)
+    def _pieces(self, index: tuple[slice, ...]) -> Iterator[Piece]:
+        for key in product(*map(_touched, index, self.array.shards or self.chunks)):
+            file = self.folder / self.array.metadata.encode_chunk_key(key)
+            if self.array.shards is None:
+                yield Piece(file)
+            elif file.exists():
+                yield from self._inside(file, key, index)
+
+    def _inside(self, file: Path, shard: tuple[int, ...], index: tuple[slice, ...]) -> Iterator[Piece]:
+        """Yield the chunks in one shard that slices touch."""
+        codec = cast("ShardingCodec", cast("Any", self.array.metadata).codecs[0])
+        counts = [s // c for s, c in zip(self.array.shards or (), self.chunks, strict=True)]
+        places = _shard_index(file, codec, counts)
+        for chunk in product(*map(_touched, index, self.chunks)):
+            place = tuple(i - s * n for i, s, n in zip(chunk, shard, counts, strict=True))
+            if all(0 <= i < n for i, n in zip(place, counts, strict=True)):
+                start, length = map(int, places[place])
+                if start != NOT_STORED:
+                    yield Piece(file, start, length)
 
 
-def check_claim(file: Path, limit: int) -> None:
-    """Refuse a chunk file that would become more than ``limit`` bytes; one that is missing is fill value.
+def check_claim(piece: Piece, codec: str | None, limit: int) -> None:
+    """Refuse a chunk that would become more than ``limit`` bytes; one that is missing is fill value.
 
     Raises
     ------
@@ -76,45 +111,31 @@ def check_claim(file: Path, limit: int) -> None:
         Naming the file and what it claims.
     """
     try:
-        with file.open("rb") as opened:
-            head = opened.read(32)
-            size = opened.seek(0, 2)
+        with piece.file.open("rb") as opened:
+            there = max(opened.seek(0, 2) - piece.start, 0)
+            claim = there if piece.length is None else min(piece.length, there)
+            if codec and 0 < claim <= limit:
+                opened.seek(piece.start)
+                claim = max(claim, inflated_size(codec, opened.read(claim), limit))
     except FileNotFoundError:
         return
-    claim = max(size, zstd_claim(head), blosc_claim(head, size))
-    if head[:2] == b"\x1f\x8b" and size * 1032 > limit:
-        claim = _inflated(file, limit)
     if claim > limit:
         raise SourceError(
-            f"The chunk {file} claims to hold {claim} bytes, but a chunk of this array has at most {limit}. "
-            "It is damaged or an attack, and was not decoded. Copy the Zarr again from where it came."
+            f"The chunk {piece.file} claims to hold {claim} bytes, but a chunk of this array has at most "
+            f"{limit}. It is damaged or an attack, and was not decoded. "
+            "Copy the Zarr again from where it came."
         )
 
 
-def zstd_claim(head: bytes) -> int:
-    """Return the content size in the header of a Zstandard frame, RFC 8878; 0 if it says none."""
-    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 18:
-        return 0
-    descriptor = head[4]
-    single = descriptor >> 5 & 1
-    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    width = (single, 2, 4, 8)[descriptor >> 6]
-    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+def _touched(span: slice, chunk: int) -> range:
+    return range(span.start // chunk, -(-span.stop // chunk))
 
 
-def blosc_claim(head: bytes, size: int) -> int:
-    """Return the content size in the header of a Blosc 1 chunk of ``size`` bytes; 0 if it is none."""
-    version, _, _, _, content, _, stored = np.frombuffer(head[:16].ljust(16, b"\0"), _BLOSC)[0]
-    return int(content) if version == 2 and stored == size else 0
-
-
-_BLOSC = np.dtype("u1,u1,u1,u1,<u4,<u4,<u4")
-
-
-def _inflated(file: Path, limit: int) -> int:
-    """Return how long a gzip file becomes, looking no further than the limit."""
-    inflate, total = zlib.decompressobj(31), 0
+def _shard_index(file: Path, codec: ShardingCodec, counts: Sequence[int]) -> NDArray[np.uint64]:
+    """Return (*counts, 2) numbers: where each chunk of a shard begins, and how long it is."""
+    size = 16 * int(np.prod(counts))
     with file.open("rb") as opened:
-        while total <= limit and (piece := inflate.unconsumed_tail or opened.read(2**16)):
-            total += len(inflate.decompress(piece, 2**20))
-    return total
+        if codec.index_location is ShardingCodecIndexLocation.end:
+            opened.seek(max(opened.seek(0, 2) - size - 4 * (len(codec.index_codecs) - 1), 0))
+        found = opened.read(size)
+    return np.frombuffer(found, "<u8").reshape(*counts, 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -17,10 +18,11 @@ import zarr
 from napari_memseg.errors import SourceError
 from napari_memseg.io.axes import check_array
 from napari_memseg.io.chunk_claims import ModestArray
+from napari_memseg.io.inflation import INFLATING
 from napari_memseg.io.volume import DECODING_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from napari_memseg.io.source import Source
@@ -29,12 +31,15 @@ MAX_TEXT_BYTES = 2**25
 """A description longer than this is refused."""
 MAX_DIMENSIONS = 16
 
+SHARDING = "sharding_indexed"
 CODECS = {
-    *("blosc", "zstd", "zlib", "gzip", "bz2", "lz4", "lzma", "shuffle", "delta", "fixedscaleoffset"),
-    *("quantize", "bitround", "astype", "packbits", "crc32", "crc32c", "adler32", "fletcher32"),
-    *("jenkins_lookup3", "pcodec", "zfpy", "bytes", "endian", "transpose", "sharding_indexed"),
+    *(*INFLATING, "shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits"),
+    *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3", "bytes", "endian", "transpose"),
+    SHARDING,
 }
 """What turns bytes into numbers and does nothing else; in Zarr 3 some begin with "numcodecs."."""
+MAX_SHARD_CHUNKS = 2**22
+"""A shard with more chunks is not believed: its index alone would take much memory."""
 
 _DTYPES = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)|float(16|32|64)")
 
@@ -126,7 +131,7 @@ def open_array(node: Node, source: Source) -> ModestArray:
     if not node.is_array:
         raise SourceError(f"{source}: {node.path} is a group, not an array. {inside(node)}")
     _check_said(node, source)
-    _check_codecs(node, source)
+    codec = _check_codecs(node, source)
     try:
         array = zarr.open_array(node.path, mode="r", zarr_format=node.format)  # type: ignore[arg-type]
     except (*DECODING_ERRORS, ArithmeticError) as error:
@@ -135,7 +140,13 @@ def open_array(node: Node, source: Source) -> ModestArray:
             f"{str(error)[:300]}). It is damaged, or stored with a codec that is not installed."
         ) from error
     check_array(array.shape, array.dtype, array.chunks, source)
-    return ModestArray(array, node.path)
+    if prod(array.shards or (1,)) // prod(array.chunks) > MAX_SHARD_CHUNKS:
+        raise SourceError(
+            f"{source}: the array {node.path} claims shards of {array.shards} voxels in chunks of "
+            f"{array.chunks}, but a shard may hold {MAX_SHARD_CHUNKS} chunks at most. Write it again with "
+            "smaller shards."
+        )
+    return ModestArray(array, node.path, codec)
 
 
 def _check_said(node: Node, source: Source) -> None:
@@ -161,23 +172,53 @@ def _check_said(node: Node, source: Source) -> None:
         )
 
 
-def _check_codecs(node: Node, source: Source) -> None:
-    for name in _codec_names(node.said):
+def _check_codecs(node: Node, source: Source) -> str | None:
+    """Refuse codecs that are unsafe, or hide how large a chunk becomes; return the compressing one."""
+    outer = _names(node.said.get("codecs")) if node.format == 3 else []
+    shard = _mapping(_mapping((_list(node.said.get("codecs")) or [None])[0]).get("configuration"))
+    sharded = SHARDING in outer
+    chain = _names(shard.get("codecs")) if sharded else outer or _filters(node.said)
+    for name in (*chain, *outer, *_names(shard.get("index_codecs"))):
         if name.removeprefix("numcodecs.") not in CODECS:
             raise SourceError(
                 f"{source}: the array {node.path} is packed with the codec {name[:100]!r}, which is not "
                 "known to be safe to unpack. Write it again with zstd, gzip or blosc."
             )
+    if sharded and (len(outer) > 1 or SHARDING in chain or not _is_plain(_list(shard.get("index_codecs")))):
+        raise SourceError(
+            f"{source}: the array {node.path} has shards that are packed once more, hold shards, or have an "
+            "index that is not plain. Write it again with shards of chunks, as zarr-python makes them."
+        )
+    return _compressor(chain, node, source)
 
 
-def _codec_names(said: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the name of every codec of an array, of those inside a shard too."""
-    for codec in [said.get("compressor"), *_list(said.get("filters"))]:
-        if codec is not None:
-            yield str(_mapping(codec).get("id", codec))
-    for codec in [*_list(said.get("codecs")), *_list(said.get("index_codecs"))]:
-        yield str(_mapping(codec).get("name", codec))
-        yield from _codec_names(_mapping(_mapping(codec).get("configuration")))
+def _compressor(chain: Sequence[str], node: Node, source: Source) -> str | None:
+    names = [name.removeprefix("numcodecs.") for name in chain]
+    packed = [place for place, name in enumerate(names) if name in INFLATING]
+    after = {name for place in packed for name in chain[place + 1 :]}
+    if after - ({"crc32c"} if node.format == 3 else set()):
+        raise SourceError(
+            f"{source}: the chunks of the array {node.path} are packed with {', '.join(chain)[:200]}, so how "
+            "large they become cannot be told before they are unpacked. Write it again with one compressor, "
+            "the last codec."
+        )
+    return names[packed[0]] if packed else None
+
+
+def _is_plain(index_codecs: Sequence[Any]) -> bool:
+    """Whether the index of a shard is stored as little-endian numbers, perhaps with a checksum."""
+    endians = {_mapping(_mapping(row).get("configuration")).get("endian", "little") for row in index_codecs}
+    return _names(index_codecs) in (["bytes"], ["bytes", "crc32c"]) and endians == {"little"}
+
+
+def _filters(said: Mapping[str, Any]) -> list[str]:
+    """Return the names of the codecs of Zarr 2, in the order of writing."""
+    rows = [*_list(said.get("filters")), said.get("compressor")]
+    return [str(_mapping(row).get("id", row)) for row in rows if row is not None]
+
+
+def _names(codecs: object) -> list[str]:
+    return [str(_mapping(row).get("name", row)) for row in _list(codecs)]
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
