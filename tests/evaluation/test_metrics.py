@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.evaluation.metrics import confusion, found_ids
 from napari_memseg.geometry import Box
+from napari_memseg.io.volume import Volume
 
 IDS = (0, 1, 3, 21, 300)
 
@@ -121,17 +122,77 @@ def test_arrays_on_disk_are_compared_as_they_are(tmp_path):
     assert np.array_equal(confusion(stored, truth, IDS).table, expected)
 
 
+class Chunked:
+    """One level that counts how often each voxel is decoded."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape, chunks):
+        self.shape, self.chunks, self.decoded = shape, chunks, []
+
+    def __getitem__(self, index):
+        self.decoded.append(index)
+        z = np.arange(index[0].start, index[0].stop) % 3
+        return np.broadcast_to(z[:, None, None], [s.stop - s.start for s in index]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1, 700, 500), (1, 700, 500)),
+        ((1, 700, 500), (64, 64, 64)),
+        ((40, 16, 500), (7, 100, 30)),
+        ((40, 700, 500), (40, 700, 500)),
+    ],
+)
+def test_every_chunk_is_decoded_once_however_it_lies(first, second):
+    shape = (40, 700, 500)
+    pair = [Chunked(shape, chunks) for chunks in (first, second)]
+    labels, truth = (Volume([level], None, None, "a", "a", "memory") for level in pair)
+    result = confusion(labels, truth, (0, 1, 2))
+    assert result.voxels == np.prod(shape)
+    assert result.mean_dice == 1.0
+    for level in pair:
+        assert len(level.decoded) == np.prod(np.ceil(np.divide(shape, level.chunks)))
+
+
+def test_no_block_of_large_chunks_is_itself_large():
+    sizes, shape = [], (100, 1000, 1000)
+
+    class Noted(Chunked):
+        def __getitem__(self, index):
+            sizes.append(np.prod([s.stop - s.start for s in index]))
+            return super().__getitem__(index)
+
+    level = Noted(shape, shape)
+    confusion(level, level, (1,), box=Box((0, 0, 0), (9, 1000, 1000)))
+    assert max(sizes) <= 2**22
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_whole_numbers_may_be_stored_as_floats(dtype):
+    labels, truth = pair((4, 5, 6))
+    expected = confusion(labels, truth, IDS).table
+    assert np.array_equal(confusion(labels.astype(dtype), truth, IDS).table, expected)
+    assert found_ids(truth.astype(dtype)) == found_ids(truth)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 1e30])
+def test_fractions_are_no_labels(value):
+    grey = np.array([0, 1, value]).reshape(1, 1, 3)
+    with pytest.raises(InputError, match="whole numbers, but these are float64"):
+        confusion(grey, np.zeros((1, 1, 3), int), (0, 1))
+
+
 def test_different_shapes_are_refused_and_both_named():
     with pytest.raises(InputError, match=r"labels have the shape \(2, 3, 4\), the truth \(2, 3, 5\)"):
         confusion(np.zeros((2, 3, 4), int), np.zeros((2, 3, 5), int), (0, 1))
 
 
-def test_a_box_outside_and_values_that_are_no_labels_are_refused():
+def test_a_box_outside_is_refused():
     zeros = np.zeros((2, 3, 4), np.uint8)
     with pytest.raises(GeometryError, match="leaves the volume"):
         confusion(zeros, zeros, (0,), box=Box((0, 0, 0), (2, 3, 5)))
-    with pytest.raises(InputError, match="whole numbers, but these are float32"):
-        confusion(zeros.astype(np.float32), zeros, (0,))
 
 
 def test_the_ids_that_occur_are_found_block_by_block():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan
+from math import nan, prod
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,12 +23,16 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
 BLOCK: Zyx = (64, 256, 256)
+"""Voxels that are compared at a time where nothing is known of chunks."""
+BLOCK_VOXELS = 2**22
 """Voxels that are compared at a time: a few tens of megabytes."""
+GROUP_VOXELS = 2**26
+"""Blocks of the same chunks come one after another, so that these chunks are still in the cache."""
 
 
 @runtime_checkable
@@ -119,7 +123,7 @@ def confusion(
     box: Box | None = None,
     ignore: int | Iterable[int] | None = None,
     mask: Callable[[Box], NDArray[np.bool_]] | None = None,
-    block: Zyx = BLOCK,
+    block: Zyx | None = None,
 ) -> Confusion:
     """Count which id each voxel was given and which it should have.
 
@@ -127,8 +131,9 @@ def confusion(
 
     Parameters
     ----------
-    labels, truth : Volume or (z, y, x) array of integers
-        Of one shape. Never more than one block of each is in memory.
+    labels, truth : Volume or (z, y, x) array of whole numbers
+        Of one shape; floats are accepted as long as they have no fractions. Never more than one block
+        of each is in memory.
     ids : iterable of int
         The classes, in any order, with gaps or without. Background, 0, is one where it is listed.
     box : Box, optional
@@ -137,8 +142,8 @@ def confusion(
         Where the truth has such a value, the voxel is left out, whatever the label.
     mask : callable, optional
         Given a box, says for each of its voxels whether to count it.
-    block : (z, y, x)
-        Voxels to compare at a time.
+    block : (z, y, x), optional
+        Voxels to compare at a time; by default whole chunks along y and x, and as many slices as fit.
 
     Returns
     -------
@@ -148,7 +153,7 @@ def confusion(
     Raises
     ------
     InputError
-        If the shapes differ, or values are no integers.
+        If the shapes differ, or values are no whole numbers.
     GeometryError
         If the box leaves the volume.
     """
@@ -157,7 +162,7 @@ def confusion(
     ignored = _as_array(ignore)
     size = len(order) + 1
     table = np.zeros(size * size, np.int64)
-    for part in _blocks(shape, box, block):
+    for part in _blocks(shape, box, block, labels, truth):
         wanted, given = _integers(truth, part), _integers(labels, part)
         keep = np.ones(wanted.shape, bool) if mask is None else np.array(mask(part), bool)
         if len(ignored):
@@ -167,13 +172,15 @@ def confusion(
     return Confusion(tuple(order.tolist()), table.reshape(size, size))
 
 
-def found_ids(array: Readable | Sliceable, *, box: Box | None = None, block: Zyx = BLOCK) -> tuple[int, ...]:
+def found_ids(
+    array: Readable | Sliceable, *, box: Box | None = None, block: Zyx | None = None
+) -> tuple[int, ...]:
     """Return the ids that occur in labels, rising, for ``confusion`` where no class table is known.
 
     Parameters and errors as there.
     """
     found: set[int] = set()
-    for part in _blocks(zyx(array.shape), box, block):
+    for part in _blocks(zyx(array.shape), box, block, array):
         found.update(np.unique(_integers(array, part)).tolist())
     return tuple(sorted(found))
 
@@ -187,18 +194,57 @@ def _same_shape(labels: Readable | Sliceable, truth: Readable | Sliceable) -> Zy
     return zyx(truth.shape)
 
 
-def _blocks(shape: Zyx, box: Box | None, block: Zyx) -> Iterator[Box]:
+def _blocks(shape: Zyx, box: Box | None, block: Zyx | None, *arrays: Readable | Sliceable) -> Iterator[Box]:
     """Yield blocks on a grid from the volume's origin, so that chunks are decoded once or nearly."""
     region = Box.whole(shape) if box is None else Box.parse(str(box), shape)
-    for index in cells(region, block):
-        yield cell_box(index, block, shape) & region
+    group = block or _group(shape, [_chunks(array) for array in arrays])
+    inner = block or _thin(group)
+    for index in cells(region, group):
+        around = cell_box(index, group, shape) & region
+        for place in cells(around, inner):
+            yield cell_box(place, inner, shape) & around
+
+
+def _chunks(array: Any) -> Zyx | None:
+    """Return the unit of decoding of a volume or an array on disk; None where there is none."""
+    levels = getattr(array, "arrays", None)
+    chunks = getattr(levels[0] if levels else array, "chunks", None)
+    return zyx(chunks) if chunks is not None and all(isinstance(n, int) for n in chunks) else None
+
+
+def _group(shape: Zyx, chunks: Sequence[Zyx | None]) -> Zyx:
+    """Return whole chunks of all arrays along y and x, and more of them where they are small."""
+    known = [chunk for chunk in chunks if chunk is not None] or [BLOCK]
+    group = [min(max(lengths), n) for *lengths, n in zip(*known, shape, strict=True)]
+    for axis in (1, 2):
+        while prod(group) > GROUP_VOXELS and group[axis] > 1:
+            group[axis] = -(-group[axis] // 2)
+    for axis in (2, 1, 0):
+        room = BLOCK_VOXELS // prod(group)
+        group[axis] *= max(min(room, -(-shape[axis] // group[axis])), 1)
+    return zyx(group)
+
+
+def _thin(group: Zyx) -> Zyx:
+    """Cut a group into slabs, and a slice into stripes where one is too large by itself."""
+    z, y, x = group
+    z = min(z, max(BLOCK_VOXELS // (y * x), 1))
+    y = min(y, max(BLOCK_VOXELS // x, 1))
+    return z, y, min(x, BLOCK_VOXELS)
 
 
 def _integers(array: Readable | Sliceable, box: Box) -> NDArray[Any]:
     values = np.asarray(array.read(box) if isinstance(array, Readable) else array[box.slices])
-    if values.dtype.kind not in "iub":
-        raise InputError(f"Labels are whole numbers, but these are {values.dtype}. Convert them first.")
-    return values
+    if values.dtype.kind in "iub":
+        return values
+    if values.dtype.kind == "f":
+        wide = values.astype(np.float64)
+        if ((wide == np.rint(wide)) & (np.abs(wide) < 2**63)).all():
+            return wide.astype(np.int64)
+    raise InputError(
+        f"Labels are whole numbers, but these are {values.dtype} with fractions or NaN in the box {box}. "
+        "Choose the file with labels, or convert it first."
+    )
 
 
 def _as_array(ignore: int | Iterable[int] | None) -> NDArray[np.int64]:
