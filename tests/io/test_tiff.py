@@ -117,6 +117,22 @@ def test_a_hyperstack_is_opened_by_channel_and_time(tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels_of(volume), five[1, :, 2])
 
 
+@pytest.mark.parametrize("axis", ["t", "c"])
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}])
+def test_times_and_channels_are_no_depth(axis: str, options: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", metadata={"axes": f"{axis}yx".upper()}, **options)
+    with pytest.raises(SourceError, match=rf"choose one index along {axis} \(6\)"):
+        open_volume(path)
+    volume = open_volume(f"{path}@{axis}=4")
+    np.testing.assert_array_equal(voxels_of(volume), VOXELS[4:5])
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"axes": "QYX"}, {"axes": "IYX"}])
+def test_an_axis_without_a_name_is_the_depth(metadata: dict[str, Any] | None, tmp_path: Path) -> None:
+    volume = open_volume(write(tmp_path / "a.tif", metadata=metadata))
+    np.testing.assert_array_equal(voxels_of(volume), VOXELS)
+
+
 @pytest.mark.parametrize(
     ("unit", "name"),
     [("um", "micrometer"), ("\\u00B5m", "micrometer"), ("micron", "micrometer"), ("mm", "millimeter")],

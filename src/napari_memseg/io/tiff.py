@@ -107,11 +107,11 @@ def _stored(series: Any, level: int) -> zarr.Array[Any]:
 
 
 def _axes(series: Any, source: Source) -> list[str]:
-    """Name the axes; where none is z, the innermost that is longer than 1 and no channel is it."""
+    """Name the axes; where none is z, the innermost nameless one that is longer than 1 is it."""
     axes = [axis.lower() for axis in series.axes]
     if "z" not in axes:
         lengths = dict(enumerate(series.shape))
-        others = [n for n, axis in enumerate(axes) if axis not in (*SPACE, "c", *source.selection)]
+        others = [n for n, axis in enumerate(axes) if axis not in (*SPACE, "c", "t", *source.selection)]
         if slices := [n for n in others if lengths[n] > 1]:
             axes[slices[-1]] = "z"
     return [axis if axis not in axes[:n] else f"{axis}{n}" for n, axis in enumerate(axes)]
