@@ -3,47 +3,8 @@ import os
 import pytest
 
 from napari_memseg.errors import InputError
-from napari_memseg.io.files import atomic_write, fsync_path, fsync_tree, part_folder, refuse_to_overwrite
-
-
-def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
-    path = tmp_path / "card.json"
-    for content in (b"old", b"new and longer"):
-        atomic_write(path, content)
-        assert path.read_bytes() == content
-    assert os.listdir(tmp_path) == ["card.json"]
-
-
-def test_a_file_that_cannot_be_finished_stays_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "card.json"
-    atomic_write(path, b"old")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        atomic_write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["card.json"]
-
-
-def test_the_content_is_flushed_before_its_name_and_its_name_before_returning(tmp_path, monkeypatch):
-    steps = []
-    names = {"fsync": os.fsync, "replace": os.replace}
-
-    def fsync(descriptor):
-        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
-        names["fsync"](descriptor)
-
-    def replace(old, new):
-        steps.append("rename")
-        names["replace"](old, new)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
-    atomic_write(tmp_path / "a", b"content")
-    assert steps == ["file", "rename", "folder"]
+from napari_memseg.files import fsync_path
+from napari_memseg.io.files import fsync_tree, part_folder, refuse_to_overwrite
 
 
 def test_a_folder_appears_only_once_it_is_whole(tmp_path):

@@ -20,7 +20,8 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from napari_memseg.errors import GeometryError, InputError
-from napari_memseg.io.files import fsync_path, part_folder
+from napari_memseg.files import fsync_path
+from napari_memseg.io.files import part_folder
 
 if TYPE_CHECKING:
     import os

@@ -1,9 +1,7 @@
-"""Put bytes on disk so that a kill or a power cut leaves the old or the new, never a mixture.
+"""Put folders on disk as ``napari_memseg.files`` puts files: whole or not at all.
 
-Nothing is ever written under the name it will be read by. It is built beside it,
-flushed, and renamed, which the file system does all at once::
-
-    name.<random>.part  ──flush──>  rename  ──flush──>  the folder that holds the name
+A folder is built beside its final name, flushed from the innermost file outwards, and
+renamed. Unlike a file, it replaces nothing: what has a name already keeps it.
 """
 
 from __future__ import annotations
@@ -13,56 +11,14 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from napari_memseg.errors import InputError
+from napari_memseg.files import atomic_write, beside, fsync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the content of one file, durably and all at once.
-
-    Parameters
-    ----------
-    path : path-like
-        The final name; its folder must exist.
-    data : bytes
-        All of the new content.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the folder not writable; the old content stays.
-    """
-    final = Path(path)
-    part = _beside(final)
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    fsync_path(final.parent)
-
-
-def fsync_path(path: str | os.PathLike[str]) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk.
-
-    Windows flushes folders by itself and knows no call for it: there, folders are left alone.
-    """
-    windows = os.name == "nt"
-    if windows and os.path.isdir(path):
-        return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+__all__ = ["atomic_write", "fsync_path", "fsync_tree", "part_folder", "refuse_to_overwrite", "rename_folder"]
 
 
 def fsync_tree(folder: str | os.PathLike[str]) -> None:
@@ -114,7 +70,7 @@ def part_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(final)
     refuse_to_overwrite(target)
-    part = _beside(target)
+    part = beside(target)
     part.mkdir(parents=True)
     try:
         yield part
@@ -138,7 +94,3 @@ def rename_folder(part: Path, final: Path) -> None:
         final.rmdir()
     part.rename(final)
     fsync_path(final.parent)
-
-
-def _beside(final: Path) -> Path:
-    return final.with_name(f"{final.name}.{uuid4().hex[:8]}.part")

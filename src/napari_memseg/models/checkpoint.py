@@ -20,10 +20,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from pathlib import Path
 from pickle import UnpicklingError  # the error alone: nothing is unpickled here
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from napari_memseg.errors import CheckpointError, InputError
+from napari_memseg.files import atomic_write
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
@@ -156,7 +155,7 @@ def save_checkpoint(path: StrPath, model: Model, card: Card) -> Card:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     refuse_non_finite(path, tensors)
     card = replace(card, version=VERSION, sha256=sha256(tensors))
-    _replace(Path(path), save(tensors, {CARD: json.dumps(card.to_json(), allow_nan=False)}))
+    atomic_write(path, save(tensors, {CARD: json.dumps(card.to_json(), allow_nan=False)}))
     return card
 
 
@@ -216,7 +215,7 @@ def save_training_state(path: StrPath, state: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    _replace(Path(path), buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def load_training_state(path: StrPath) -> dict[str, Any]:
@@ -300,23 +299,3 @@ def _edges(size: Any) -> tuple[float, float, float]:
     if not all(isfinite(edge) and edge > 0 for edge in (z, y, x)):
         raise ValueError(f"voxel size {size!r:.80}")
     return z, y, x
-
-
-def _replace(final: Path, data: bytes) -> None:
-    """Write beside the final name, flush, rename, flush the folder."""
-    part = final.with_name(f"{final.name}.{uuid4().hex[:8]}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
