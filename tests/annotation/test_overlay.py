@@ -302,6 +302,66 @@ def test_listeners_hear_of_every_change(overlay):
     assert heard == [Box((1, 2, 5), (2, 4, 6))] * 2
 
 
+def deaf(box):
+    raise RuntimeError("a listener that fails")
+
+
+@pytest.mark.parametrize(
+    "paint",
+    [
+        lambda overlay: overlay.__setitem__((3, 4, 5), 2),
+        lambda overlay: overlay.__setitem__(([3, 3], [4, 5], [5, 5]), 2),
+        lambda overlay: overlay.fill(Box((3, 4, 5), (6, 7, 8)), 2),
+        lambda overlay: overlay.undo(),
+    ],
+)
+def test_a_listener_that_raises_costs_no_stroke_and_hinders_no_other_listener(
+    overlay, corrections, classes, paint
+):
+    overlay[1, 1, 1] = 15
+    heard = []
+    overlay.changed += [deaf, heard.append]
+    with pytest.raises(RuntimeError, match="a listener that fails"):
+        paint(overlay)
+    assert (overlay.state, len(heard)) == ("saved", 1)
+    overlay.changed.clear()
+    overlay[60, 60, 60] = 1
+    assert overlay.state == "saved"
+    assert np.array_equal(on_disk(corrections, classes), overlay)
+
+
+def test_a_listener_that_raises_in_mid_stroke_leaves_the_stroke_to_be_stored(overlay, corrections, classes):
+    overlay.changed.append(deaf)
+    with pytest.raises(RuntimeError), overlay.stroke():
+        overlay[3, 4, 5] = 2
+    assert (overlay.state, on_disk(corrections, classes)[3, 4, 5]) == ("saved", 2)
+
+
+def test_a_refusing_disk_is_what_is_told_also_where_a_listener_raises(overlay, corrections, monkeypatch):
+    def refuse(stroke):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(corrections, "commit", refuse)
+    overlay.changed.append(deaf)
+    with pytest.raises(SessionError, match="disk is full"):
+        overlay[3, 4, 5] = 2
+    assert (overlay.state, overlay[3, 4, 5]) == ("failed", 0)
+
+
+@pytest.mark.parametrize(
+    ("index", "shape"), [((slice(0, 4), 0, 0), (3,)), (([1, 2], [1, 2], [1, 2]), (3,)), ((0, 0, 0), (2,))]
+)
+def test_values_of_a_wrong_shape_are_refused_and_the_open_stroke_goes_on(overlay, corrections, index, shape):
+    with overlay.stroke():
+        overlay[9, 9, 9] = 2
+        with pytest.raises(GeometryError, match="do not fit the voxels"):
+            overlay[index] = np.ones(shape, int)
+        assert overlay[9, 9, 9] == 2
+        overlay[9, 9, 10] = 2
+    assert (np.asarray(overlay) == 2).sum() == np.asarray(overlay).astype(bool).sum() == 2
+    assert corrections.seq == 1
+
+
 def test_a_kind_that_the_log_does_not_know_is_refused(overlay):
     with pytest.raises(SessionError, match="no kind of stroke"):
         overlay.begin_stroke(kind="scribble")

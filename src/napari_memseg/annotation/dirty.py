@@ -75,9 +75,8 @@ class DirtyCells(SparseCells):
                 self._keys.add(key)
             self._dirty[key][1][inside] = values
 
-    def assign_strided(self, where: Strided, values: NDArray[Any]) -> Iterator[None]:
-        """Assign as a basic index would, one cell at a step."""
-        voxels = where.expand(values)
+    def assign_strided(self, where: Strided, voxels: NDArray[Any]) -> Iterator[None]:
+        """Assign voxels of the grid of a basic index, one cell at a step."""
         for key in cells(where.box, CELL):
             out, inside = strided_part(cell_at(key, self.shape), where.box, where.stride)
             if voxels[out].size:
@@ -85,8 +84,8 @@ class DirtyCells(SparseCells):
                 yield
 
     def assign_points(self, points: Points, values: NDArray[Any]) -> Iterator[None]:
-        """Assign to single voxels, one cell at a step."""
-        flat = np.broadcast_to(values, points.shape).ravel()
+        """Assign to single voxels, a value for each, one cell at a step."""
+        flat = values.ravel()
         for key, inside, which in points.by_cell():
             self.assign(key, inside, flat[which])
             yield

@@ -79,6 +79,10 @@ class Points:
         axes = (self.z, self.y, self.x)
         return Box(zyx(a.min() for a in axes), zyx(a.max() + 1 for a in axes))
 
+    def expand(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Broadcast a value that numpy would assign to ``shape``; a view, read-only."""
+        return np.broadcast_to(value, self.shape)
+
     def by_cell(self) -> Iterator[tuple[Zyx, tuple[Any, Any, Any], NDArray[np.intp]]]:
         """Yield (cell, index into the cell, which of the points), in the points' order within a cell."""
         if self.z.size == 0:

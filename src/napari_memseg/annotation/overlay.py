@@ -18,7 +18,7 @@ import getpass
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,7 @@ from napari_memseg.annotation.cells import CACHE_BYTES, check_inside
 from napari_memseg.annotation.codec import Patch
 from napari_memseg.annotation.corrections import Corrections, Stroke, now_utc
 from napari_memseg.annotation.dirty import DIRTY_BYTES, DirtyCells, Mask
-from napari_memseg.annotation.indexing import Points, parse
+from napari_memseg.annotation.indexing import Points, Strided, parse
 from napari_memseg.annotation.journal import CHANGES, Journal
 from napari_memseg.errors import ClassTableError, GeometryError, SessionError
 from napari_memseg.geometry import Box, Zyx
@@ -117,22 +117,20 @@ class Overlay(DirtyCells):
 
         Raises
         ------
-        ClassTableError
-            If a value is no class of the table; nothing is painted.
+        ClassTableError, GeometryError
+            If a value is no class of the table, or of a shape that does not fit the index; nothing is
+            painted, and a stroke that is open stays open.
         SessionError
             If it could not be stored: then it is not in memory either.
         """
         self._own()
         values, selection = self._check(value), parse(index, self.shape)
+        voxels, kind = _expand(selection, values), "paint" if values.any() else "withdraw"
         if isinstance(selection, Points):
-            pieces, box = self.assign_points(selection, values), selection.box if selection.z.size else None
-        else:
-            pieces, box = (
-                self.assign_strided(selection, values),
-                selection.box,
-            )
-        if box is not None and not box.is_empty:
-            self._paint(pieces, box, alone="paint" if values.any() else "withdraw")
+            if selection.z.size:
+                self._dab(self.assign_points(selection, voxels), selection.box, kind)
+        elif not selection.box.is_empty:
+            self._dab(self.assign_strided(selection, voxels), selection.box, kind)
 
     def fill(
         self, box: Box, value: int, mask: Mask | None = None, *, tool: str = "fill", kind: str = "fill"
@@ -161,8 +159,7 @@ class Overlay(DirtyCells):
             raise GeometryError(f"The mask is of shape {mask.shape}, but the box is of {box.shape} voxels.")
         values = self._check(value)
         self._begin(tool, _known(kind), whole=True)
-        self._paint(self.assign_masked(box, values, mask), box)
-        return self.commit()
+        return self._paint_whole(self.assign_masked(box, values, mask), box)
 
     @contextmanager
     def stroke(self, *, tool: str = "brush", kind: str = "paint") -> Iterator[Overlay]:
@@ -206,22 +203,30 @@ class Overlay(DirtyCells):
         stroke = Stroke(kind=kind, tool=tool, user=self.user, run_id=self.run_id, undoes=undoes)
         self._open = _Open(stroke, whole, self._clock())
 
-    def _paint(self, pieces: Iterator[None], box: Box, alone: str = "paint") -> None:
-        """Take the pieces of one dab, inside the open stroke or one of its own, of kind ``alone``."""
-        of_its_own = self._open is None
-        if of_its_own:
+    def _dab(self, pieces: Iterator[None], box: Box, alone: str) -> None:
+        """Take one dab, inside the open stroke or as one of its own, of kind ``alone``."""
+        if self._open is None:
             self._begin("array", alone, whole=True)
+            self._paint_whole(pieces, box)
+        else:
+            self._paint(pieces)
+            self._after_dab()
+            self._tell(box)
+
+    def _paint_whole(self, pieces: Iterator[None], box: Box) -> int | None:
+        """Take and store all of a stroke, and only then tell of it: a listener that raises undoes nothing."""
+        self._paint(pieces)
+        seq = self.commit()
+        self._tell(box)
+        return seq
+
+    def _paint(self, pieces: Iterator[None]) -> None:
         try:
             for _ in pieces:
                 self._make_room()
         except BaseException:
             self._roll_back()
             raise
-        self._tell(box)
-        if of_its_own:
-            self.commit()
-        else:
-            self._after_dab()
 
     def _check(self, value: ArrayLike) -> NDArray[Any]:
         """Return values that the overlay may hold, in its dtype."""
@@ -270,8 +275,9 @@ class Overlay(DirtyCells):
     ) -> int | None:
         ids = self._corrections.patches(step)
         self._begin(kind, kind, whole=True, undoes=step)
-        self._paint(self._applied(ids[::-1] if backwards else ids, apply), self._corrections.box_of(step))
-        return self.commit()
+        return self._paint_whole(
+            self._applied(ids[::-1] if backwards else ids, apply), self._corrections.box_of(step)
+        )
 
     def _applied(self, ids: list[int], apply: Callable[[Patch, NDArray[Any]], None]) -> Iterator[None]:
         for patch_id in ids:
@@ -343,9 +349,11 @@ class Overlay(DirtyCells):
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            self._roll_back()
             self._failed = True
-            raise _refused(error, "What was painted since the last save is gone") from error
+            try:
+                self._roll_back()
+            finally:
+                raise _refused(error, "What was painted since the last save is gone") from error
         except BaseException:
             self._roll_back()
             raise
@@ -366,8 +374,10 @@ class Overlay(DirtyCells):
         self._tell(Box.whole(self.shape))
 
     def _tell(self, box: Box) -> None:
-        for listener in self.changed:
-            listener(box)
+        """Call every listener in turn, also after one that raises; then its error rises."""
+        with ExitStack() as calls:
+            for listener in reversed(self.changed):
+                calls.callback(listener, box)
 
     def _own(self) -> None:
         if threading.get_ident() != self._owner:
@@ -375,6 +385,16 @@ class Overlay(DirtyCells):
                 "Only the thread that opened the session may paint. Send the change to it, "
                 "for example by a Qt signal; reading is possible from any thread."
             )
+
+
+def _expand(selection: Strided | Points, values: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return selection.expand(values)
+    except ValueError as error:
+        raise GeometryError(
+            f"Values of shape {values.shape} do not fit the voxels that they are painted on ({error}). "
+            "Give one value, or as many as the index names."
+        ) from error
 
 
 def _known(kind: str) -> str:
