@@ -14,6 +14,7 @@ from napari_memseg.cli import run
 from napari_memseg.errors import Cancelled, CheckpointError, InputError, RunMismatchError, TrainingError
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.plan import SegmentConfig
+from napari_memseg.io.formats import open_volume
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from napari_memseg.models.intensity import Window
 from napari_memseg.training.config import TrainConfig
@@ -253,3 +254,27 @@ def test_a_training_killed_in_each_phase_and_between_ends_with_the_same_weights(
         told = process.communicate()[0]
     assert "train first" not in told
     assert read_card(disturbed).sha256 == read_card(undisturbed).sha256
+
+
+def test_images_on_other_grey_scales_are_each_seen_in_a_window_of_their_own(pair, tmp_path):
+    dark = tmp_path / "dark.tif"
+    tifffile.imwrite(dark, tifffile.imread(pair[0]) * 0.2 + 3, photometric="minisblack")
+    settings = {
+        "pairs": [pair, (str(dark), pair[1])],
+        "architecture": "small",
+        "arguments": {"widths": [8, 8]},
+    }
+    steps = learning(steps=60, batch=2, learning_rate=2e-2)
+    list(train(job(pair, tmp_path / "both.safetensors", learning=steps, **settings)))
+    assert read_card(tmp_path / "both.safetensors").own_window
+    found = []
+    for n, image in enumerate((pair[0], dark)):
+        out = tmp_path / f"{n}.ome.zarr"
+        list(segment(image, out, tmp_path / "both.safetensors", SegmentConfig(device="cpu")))
+        found.append(np.asarray(open_volume(out).levels[0]))
+    assert np.mean(found[0] == found[1]) > 0.99
+
+
+def test_images_on_one_grey_scale_share_a_window(pair, tmp_path):
+    list(train(job(pair, tmp_path / "one.safetensors", pairs=[pair, pair])))
+    assert not read_card(tmp_path / "one.safetensors").own_window

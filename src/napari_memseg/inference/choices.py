@@ -15,6 +15,7 @@ from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.stages import IMAGE, image_factor, read_halo
 from napari_memseg.inference.tiling import common_multiple, fit_core, round_up
+from napari_memseg.io.intensity import sample_window
 from napari_memseg.io.units import METRES
 from napari_memseg.models.intensity import Window
 
@@ -101,10 +102,12 @@ def _tiled(stage: Stage) -> list[Reads]:
     return [] if stage.whole else [read for read in stage.reads if not read.whole]
 
 
-def choose_window(image: Volume, card: Card, wanted: tuple[float, float] | None) -> Window:
-    """Return the grey values asked for, or those of the training if they mean the same in this image."""
+def choose_window(image: Volume, level: int, card: Card, wanted: tuple[float, float] | None) -> Window:
+    """Return the grey values asked for, the image's own, or those of the training, as the model wants it."""
     if wanted is not None:
         return Window(*wanted, image.dtype.name)
+    if card.own_window:
+        return Window(*sample_window(image, level), image.dtype.name)
     if image.dtype.name != card.window.dtype:
         raise InputError(
             f"The model was trained on {card.window.dtype} images, where grey values from "

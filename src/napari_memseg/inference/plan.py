@@ -270,7 +270,7 @@ def make_plan(
         sha256=card.sha256,
         destination=str(destination),
         classes=card.classes,
-        window=choose_window(image, card, config.window),
+        window=choose_window(image, level, card, config.window),
         stages=plan_stages(planned, image, level, shape, core=core, halo=config.halo, region=region),
         core=core,
         chunk=chunk,

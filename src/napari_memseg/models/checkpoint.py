@@ -69,6 +69,8 @@ class Card:
     classes: ClassTable
     window: Window
     """Grey values that the network sees as 0 to 1."""
+    own_window: bool = False
+    """Whether every image is seen in a window sampled from itself, since those of the training differed."""
     voxel_size: tuple[float, float, float] | None = None
     """Edges (z, y, x) at the level it was trained on, in ``unit``; None if unknown."""
     unit: str | None = None
@@ -119,6 +121,7 @@ class Card:
             "arguments": Mapping,
             "unit": str | None,
             "axis": int | None,
+            "own_window": bool,
             "training": Mapping,
             "scores": Mapping,
             "sha256": str,

@@ -346,8 +346,9 @@ def _identity(
 
 
 def _told_apart(volume: TrainingVolume) -> str:
-    """Name an image, and tell whether it is still the same."""
-    return f"{volume.image.source} level {volume.level} fingerprint {volume.image.fingerprint}"
+    """Name an image and how it is seen, and tell whether it is still the same."""
+    seen = "" if volume.window is None else f" from {volume.window.low:g} to {volume.window.high:g}"
+    return f"{volume.image.source} level {volume.level} fingerprint {volume.image.fingerprint}{seen}"
 
 
 def _digest(index: LabelIndex) -> str:

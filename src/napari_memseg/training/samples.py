@@ -50,7 +50,7 @@ def cut(
     labels = classes.indices(volume.labels.read(box), volume.labels.unlabelled)
     boxes = {name: array_box(volume.arrays[name], box) for name in arrays}
     return Sample(
-        image=window.normalise(torch.from_numpy(image))[None],
+        image=(volume.window or window).normalise(torch.from_numpy(image))[None],
         labels=torch.from_numpy(labels.astype(np.int64)),
         arrays={name: _read_padded(volume.arrays[name], own) for name, own in boxes.items()},
         where=Where(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from napari_memseg.io.units import VoxelSize
     from napari_memseg.io.volume import Volume
+    from napari_memseg.models.intensity import Window
 
 CELL = 64
 """Edge of a cell in voxels: the unit in which labels are counted and held back."""
@@ -184,6 +185,8 @@ class TrainingVolume:
         What it shall say.
     arrays : mapping of str to ArraySource
         What earlier stages wrote over this volume, for phases that need it.
+    window : Window, optional
+        Grey values of this image that become 0 and 1; by default the model's.
 
     Raises
     ------
@@ -195,6 +198,7 @@ class TrainingVolume:
     level: int
     labels: LabelSource
     arrays: Mapping[str, ArraySource] = field(default_factory=dict)
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.level < len(self.image.arrays):

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from napari_memseg.models.base import Model, TrainingPhase
 
 DEFAULT_STEPS = 1000
+SAME_GREYS = 1.5
+"""Images whose windows differ by a larger factor were not taken on one scale."""
 DEFAULT_ARCHITECTURE = "small"
 
 
@@ -151,9 +153,9 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
         check_dtypes(
             [*material.volumes, *material.validation], None if init is None else init.window, job.init
         )
-        spec = CheckpointSpec(
-            out=job.out, card=_card(model, init, material), init="" if init is None else init.sha256
-        )
+        material, window, own = _see(material, init)
+        card = _card(model, material, window, own_window=own)
+        spec = CheckpointSpec(out=job.out, card=card, init="" if init is None else init.sha256)
         job.out.parent.mkdir(parents=True, exist_ok=True)
         if not job.resume:
             _tidy(job, spec)
@@ -221,22 +223,44 @@ def _build(job: TrainJob, classes: ClassTable) -> tuple[Model, Card | None]:
     return model, card
 
 
-def _card(model: Model, init: Card | None, material: _Material) -> Card:
+def _card(model: Model, material: _Material, window: Window, *, own_window: bool) -> Card:
     first = material.volumes[0]
     return Card(
         architecture=model.architecture,
         arguments=model.arguments,
         classes=material.classes,
-        window=_common_window(material.volumes) if init is None else init.window,
+        window=window,
+        own_window=own_window,
         voxel_size=first.voxel_size,
         unit=first.image.unit,
     )
 
 
-def _common_window(volumes: Sequence[TrainingVolume]) -> Window:
-    """Return one window for all images, which are of one dtype: the mean of their own."""
-    lows, highs = zip(*(sample_window(volume.image, volume.level) for volume in volumes), strict=True)
-    return Window(sum(lows) / len(lows), sum(highs) / len(highs), volumes[0].image.dtype.name)
+def _see(material: _Material, init: Card | None) -> tuple[_Material, Window, bool]:
+    """Choose the grey values that become 0 and 1: those of all images, or in each its own where they differ.
+
+    Returns
+    -------
+    material, window, own
+        With a window for every volume if ``own``; the mean of the windows, or that of ``init``.
+    """
+    if init is not None and not init.own_window:
+        return material, init.window, False
+    windows = [_window(volume) for volume in material.volumes]
+    spans = [window.high - window.low for window in windows]
+    lows, highs = zip(*((window.low, window.high) for window in windows), strict=True)
+    mean = Window(sum(lows) / len(lows), sum(highs) / len(highs), windows[0].dtype)
+    if init is None and max(spans) <= SAME_GREYS * min(spans):
+        return material, mean, False
+    training, validation = (
+        [replace(volume, window=_window(volume)) for volume in volumes]
+        for volumes in (material.volumes, material.validation)
+    )
+    return replace(material, volumes=training, validation=validation), mean, True
+
+
+def _window(volume: TrainingVolume) -> Window:
+    return Window(*sample_window(volume.image, volume.level), volume.image.dtype.name)
 
 
 def _prepare(
