@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+
 import pytest
 
 from napari_memseg.inference.ledger import DONE, FAILED, Ledger, Row, done_blocks, read_ledgers
@@ -42,3 +45,25 @@ def test_a_writer_that_finished_nothing_leaves_no_file(tmp_path):
     with Ledger(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_ledger_is_left_out_and_that_is_logged(tmp_path, caplog):
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        one.add([Row("net", (0, 0, 0))])
+        two.add([Row("net", (0, 0, 1))])
+    one.path.write_bytes(b"\0" * one.path.stat().st_size)
+    with caplog.at_level(logging.WARNING):
+        assert done_blocks(tmp_path) == {"net": {(0, 0, 1)}}
+    assert f"{one.path} is damaged" in caplog.text
+
+
+def test_a_ledger_that_is_busy_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    with Ledger(tmp_path) as ledger:
+        ledger.add([Row("net", (0, 0, 0))])
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    busy = connect(ledger.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        done_blocks(tmp_path)
+    busy.close()

@@ -1,5 +1,6 @@
 import json
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import ENOSPC
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 import torch
 import zarr
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.inference import tensors
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.executors import in_process
-from napari_memseg.inference.folder import prepare
+from napari_memseg.inference.folder import LOCK, prepare
 from napari_memseg.inference.ledger import FAILED, Ledger, read_ledgers
 from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
 from napari_memseg.inference.run import run_blocks
@@ -457,3 +459,69 @@ def test_a_run_of_another_version_is_refused(tmp_path):
     (plan.folder / "run.json").write_text(json.dumps(card))
     with pytest.raises(RunMismatchError, match="begun by version"):
         run(plan, data)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_second_writer_of_one_destination_is_refused_and_changes_nothing(tmp_path, restart):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    run(plan, data)
+    before = stored_bytes(plan)
+    with FileLock(plan.folder / LOCK), pytest.raises(InputError, match="Another process is writing"):
+        run(plan, data, restart=restart)
+    assert stored_bytes(plan) == before
+    assert run(plan, data, restart=restart)[-1].done == run(plan, data)[-1].total
+
+
+def test_another_model_is_refused_under_a_running_job_even_with_restart(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    steps = in_process(plan, image=in_memory(data))
+    next(steps)
+    other = replace(plan, sha256="0" * 64)
+    with pytest.raises(RunMismatchError):
+        run(other, data)
+    with pytest.raises(InputError, match="Another process is writing"):
+        run(other, data, restart=True)
+    told = list(steps)
+    assert (told[-1].done, read_run_card(Path(plan.destination))["id"]) == (told[-1].total, plan.id)
+
+
+def test_a_run_that_was_left_in_the_middle_is_free_for_the_next(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    steps = in_process(plan, image=in_memory(data))
+    next(steps)
+    steps.close()
+    assert run(plan, data)[-1].done == len(list(plan.blocks()))
+
+
+def test_a_run_whose_ledger_is_damaged_is_computed_again_to_the_same_bytes(tmp_path):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    run(plan, data)
+    before = stored_bytes(plan)
+    (ledger,) = plan.folder.glob("ledger-*.sqlite")
+    ledger.write_bytes(b"\0" * ledger.stat().st_size)
+    assert run(plan, data)[0].done == 0
+    assert stored_bytes(plan) == before
+
+
+def test_what_a_kill_left_of_a_discarded_run_is_deleted_by_the_next(tmp_path, monkeypatch):
+    data = noise(SHAPE)
+    plan = plan_of(toys.null(), data, tmp_path)
+    run(plan, data)
+    neighbour = tmp_path / "labels.ome.zarr.mine.part"
+    neighbour.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            run(plan, data, restart=True)
+    assert len(list(tmp_path.glob("labels.ome.zarr*"))) == 2
+    run(plan, data)
+    assert {path.name for path in tmp_path.glob("labels.ome.zarr*")} == {"labels.ome.zarr", neighbour.name}
+
+
+def test_the_cpu_takes_no_index(tmp_path):
+    with pytest.raises(InputError, match=r"no device 'cpu:4' here.*auto"):
+        plan_of(toys.null(), noise(SHAPE), tmp_path, device="cpu:4")

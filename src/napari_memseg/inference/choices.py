@@ -38,12 +38,13 @@ def choose_device(name: str) -> str:
     Raises
     ------
     InputError
-        If there is no such device here.
+        If there is no such device here; the CPU is one, and takes no index.
     """
     there = [kind for kind, module in (("cuda", torch.cuda), ("mps", torch.mps)) if module.is_available()]
     there.append("cpu")
     wanted = there[0] if name == "auto" else name
-    if wanted.partition(":")[0] not in there:
+    kind, _, index = wanted.partition(":")
+    if kind not in there or (kind == "cpu" and index):
         raise InputError(f"There is no device {name!r} here. Possible are: auto, {', '.join(there)}.")
     return wanted
 

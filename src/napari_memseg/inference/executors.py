@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from napari_memseg.inference.folder import prepare
+from napari_memseg.inference.folder import alone
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -62,21 +62,25 @@ def in_process(
     ------
     RunMismatchError
         If the destination holds a run of another plan; nothing is changed.
+    InputError
+        If another process is writing this run.
     Cancelled
         If somebody asked for it.
     """
-    prepare(plan, restart=restart)
-    began = monotonic()
-    with closing(Store(plan)) as store:
-        blocks = list(plan.blocks())
-        left = [block for block in blocks if not store.is_done(block)]
-        done = resumed = len(blocks) - len(left)
-        yield RunStep(done=done, total=len(blocks), resumed=resumed)
-        if left:
-            for told in run_blocks(plan, left, control, image=image, store=store):
-                done += 1
-                yield RunStep(done=done, total=len(blocks), resumed=resumed, block=told.block, box=told.box)
-        store.build_coarse(plan.region)
-    destination = Path(plan.destination)
-    if left or not read_run_card(destination)["finished"]:
-        finish_run_card(destination, blocks=len(blocks), seconds=monotonic() - began)
+    with alone(plan, restart=restart):
+        began = monotonic()
+        with closing(Store(plan)) as store:
+            blocks = list(plan.blocks())
+            left = [block for block in blocks if not store.is_done(block)]
+            done = resumed = len(blocks) - len(left)
+            yield RunStep(done=done, total=len(blocks), resumed=resumed)
+            if left:
+                for told in run_blocks(plan, left, control, image=image, store=store):
+                    done += 1
+                    yield RunStep(
+                        done=done, total=len(blocks), resumed=resumed, block=told.block, box=told.box
+                    )
+            store.build_coarse(plan.region)
+        destination = Path(plan.destination)
+        if left or not read_run_card(destination)["finished"]:
+            finish_run_card(destination, blocks=len(blocks), seconds=monotonic() - began)

@@ -7,27 +7,59 @@ It is built beside its name, which it receives as the last step::
         memseg/run.json       the plan
         memseg/stages/NAME    what earlier stages keep
         memseg/ledger-*.sqlite
+        memseg/writer.lock    held while a process does the run alone
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from napari_memseg.errors import RunMismatchError
+from filelock import FileLock, Timeout
+
+from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import FOLDER, begin_run_card, read_run_card
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_memseg.inference.stages import ArrayPlan
 
 CONFIDENCE = "confidence"
 """Name of the group, and of the output, of one byte of certainty per voxel."""
+
+LOCK = "writer.lock"
+_RUBBISH = ".discarded.part"
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
+    """Prepare a run, and be the only process that writes it; the lock dies with its process.
+
+    Workers that share a plan hold no lock: each block has one writer.
+
+    Raises
+    ------
+    RunMismatchError
+        If a run of another plan is there; nothing is changed.
+    InputError
+        If another process is writing it, or what is there is no run of ours.
+    """
+    prepare(plan, restart=restart)
+    destination = Path(plan.destination)
+    with _locked(destination):
+        _compare(plan, read_run_card(destination))
+        yield
 
 
 def prepare(plan: Plan, *, restart: bool = False) -> None:
@@ -38,12 +70,16 @@ def prepare(plan: Plan, *, restart: bool = False) -> None:
     RunMismatchError
         If a run of another plan is there; nothing is changed.
     InputError
-        If something that is no run of ours is there.
+        If something that is no run of ours is there, or one to be discarded is being written.
     """
     destination = Path(plan.destination)
+    _sweep(destination)
     if restart and _is_filled(destination):
         read_run_card(destination)
-        _discard(destination)
+        with _locked(destination) as lock:
+            if os.name == "nt":  # where a folder with an open file cannot be renamed
+                lock.release()
+            _discard(destination)
     if _is_filled(destination):
         _compare(plan, read_run_card(destination))
     else:
@@ -56,9 +92,36 @@ def _is_filled(folder: Path) -> bool:
 
 def _discard(destination: Path) -> None:
     """Delete a run; its name is free at once, so that a kill leaves no half of it there."""
-    rubbish = destination.with_name(f"{destination.name}.{uuid4().hex[:8]}.part")
+    rubbish = destination.with_name(f"{destination.name}.{uuid4().hex[:8]}{_RUBBISH}")
     destination.rename(rubbish)
     shutil.rmtree(rubbish)
+
+
+def _sweep(destination: Path) -> None:
+    """Delete what is left of discarded runs, where a kill came in between."""
+    if destination.parent.is_dir():
+        for path in destination.parent.iterdir():
+            if path.name.startswith(f"{destination.name}.") and path.name.endswith(_RUBBISH):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(destination: Path) -> Iterator[FileLock]:
+    """Hold the lock of a run that is there, or refuse at once."""
+    lock = FileLock(destination / FOLDER / LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another process is writing the run at {destination}. Wait for it or stop it, "
+            "or choose another destination."
+        ) from None
+    except NotImplementedError:
+        _log.warning("The disk of %s has no locks: let no second process write this run.", destination)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def _compare(plan: Plan, card: dict[str, Any]) -> None:

@@ -13,12 +13,13 @@ and therefore fails on network disks; ``synchronous=FULL``.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from napari_memseg.geometry import Zyx, zyx
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DONE, FAILED = "done", "failed"
+
+_log = logging.getLogger(__name__)
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS block (
@@ -83,13 +86,22 @@ class Ledger:
 
 
 def read_ledgers(folder: Path) -> Iterator[Row]:
-    """Yield the rows of every process that ever wrote to this run."""
+    """Yield the rows of every process that ever wrote to this run; a damaged ledger counts as empty."""
     for path in sorted(folder.glob("ledger-*.sqlite")):
+        for stage, block, status, xxh3, seconds, utc in _rows(path):
+            yield Row(stage, _index(block), status, xxh3, seconds, utc)
+
+
+def _rows(path: Path) -> list[Any]:
+    try:
         with closing(sqlite3.connect(path, timeout=60)) as database:
             exists = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'block'").fetchone()
-            found = database.execute("SELECT * FROM block").fetchall() if exists else []
-        for stage, block, status, xxh3, seconds, utc in found:
-            yield Row(stage, _index(block), status, xxh3, seconds, utc)
+            return database.execute("SELECT * FROM block").fetchall() if exists else []
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise
+        _log.warning("%s is damaged (%s): the blocks that it speaks of are computed again.", path, error)
+        return []
 
 
 def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
