@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from annotation.helpers import SHAPE, Picture, after_a_kill, make_run
+from annotation.helpers import SHAPE, Picture, after_a_kill, make_run, publish
 from napari_memseg.annotation import runs
 from napari_memseg.annotation.lock import Holder
 from napari_memseg.annotation.recovery import restore
@@ -218,9 +218,8 @@ def test_what_a_kill_left_unfinished_is_deleted_and_what_is_being_made_is_not(se
         (part / "0").write_text("half")
     file = session.path / "models" / "net.safetensors.1234.partial"
     file.write_text("half")
-    for path in (old, file):
+    for path in (old / "0", old, file, new):
         os.utime(path, (1, 1))
-    os.utime(new, (4e9, 4e9))
     with Session.open(session.path, image=picture) as again:
         assert sorted(again.notes) == [f"deleted the unfinished {path.name}" for path in (file, old)]
     assert not old.exists()
@@ -378,3 +377,31 @@ def test_a_stroke_remembers_the_run_that_was_seen(session):
     session.new_run()
     session.overlay[0, 0, 1] = 1
     assert [row["run_id"] for row in session.log()] == [None, "0001"]
+
+
+def test_a_box_in_which_an_older_run_still_shows_cannot_be_confirmed(session):
+    _, first = session.new_run()
+    publish(make_run(first), Box((0, 0, 0), (64, 64, 128)), 2)
+    newest, second = session.new_run()
+    box, filled = Box((0, 0, 0), (4, 4, 128)), Box((0, 0, 0), (4, 4, 64))
+    labels = make_run(second)
+    publish(labels, Box((0, 0, 0), (64, 64, 64)), 15)
+    with pytest.raises(SessionError, match=rf"Run {newest} has not predicted all.*Wait.*smaller box"):
+        session.confirm(box)
+    assert session.confirmed() == []
+    session.confirm(filled)
+    publish(labels, Box((0, 0, 64), (64, 64, 128)), 15)
+    session.confirm(box)
+    assert [one.box for one in session.confirmed()] == [filled, box]
+
+
+def test_a_finished_run_of_a_part_lets_what_shows_around_it_be_confirmed(session):
+    _, first = session.new_run()
+    publish(make_run(first), Box((0, 0, 0), (64, 64, 128)), 2)
+    _, second = session.new_run()
+    publish(make_run(second), Box((0, 0, 0), (64, 64, 64)), 15)
+    (second / "memseg").mkdir()
+    (second / "memseg" / "run.json").write_text('{"finished": true}')
+    box = Box((0, 0, 0), (4, 4, 128))
+    session.confirm(box)
+    assert [one.box for one in session.confirmed()] == [box]

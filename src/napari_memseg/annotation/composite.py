@@ -88,6 +88,16 @@ class Composite(ReadByBox):
             out[part.slices] = self._merge(Box.at(start, length), stride)
         return out
 
+    def shows_older(self, box: Box) -> bool:
+        """Whether an older run shows through a gap of the newest one, anywhere in ``box``."""
+        for index in cells(box, BLOCK):
+            part = cell_box(index, BLOCK, self.shape) & box
+            gaps = self.runs[0].read(part, level=self.level) == self.classes.not_predicted
+            shown = self._predicted(part, (1, 1, 1))[gaps]
+            if (shown != self.classes.not_predicted).any():
+                return True
+        return False
+
     def _merge(self, box: Box, stride: Zyx) -> NDArray[np.unsignedinteger]:
         finest = box.refine(self._factor).clip(self.overlay.shape)
         out = self.overlay.read(finest, zyx(s * f for s, f in zip(stride, self._factor, strict=True)))

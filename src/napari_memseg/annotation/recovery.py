@@ -9,6 +9,8 @@ on gives a backup, or begins with no corrections at all::
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from napari_memseg.annotation.database import create_database, open_database
 from napari_memseg.annotation.lock import SessionLock
 from napari_memseg.annotation.record import CORRECTIONS, SessionRecord
 from napari_memseg.io.files import fsync_path
+
+STILL_BUILT = 3600.0
+"""Seconds without a write after which nobody is building a folder any more."""
 
 
 def restore(path: str | Path, backup: str | Path | None, *, takeover: bool = False) -> Path | None:
@@ -78,20 +83,31 @@ def _set_aside(folder: Path) -> Path | None:
 
 
 def sweep(folder: Path, since: float) -> list[Path]:
-    """Delete what was being built in a session before a time, and name it; runs look after their inside.
+    """Delete what was being built in a session and is left, and name it; runs look after their inside.
 
     Parameters
     ----------
     folder : Path
         Of the session.
     since : float
-        When it was locked, in seconds as ``st_mtime`` counts them: anything newer may still be in the making.
+        When it was locked, in seconds as ``st_mtime`` counts them. What anything was written in within an
+        hour before may still be in the making: an export needs no lock.
     """
     found = [path for sub in (".", "models", "exports", "runs") for path in (folder / sub).glob("*")]
-    old = [p for p in found if p.suffix in (".part", ".partial") and p.stat().st_mtime < since]
+    parts = [path for path in found if path.suffix in (".part", ".partial")]
+    old = [path for path in parts if _last_written(path) < since - STILL_BUILT]
     for path in old:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
     return old
+
+
+def _last_written(path: Path) -> float:
+    """Return the newest time of a file, or of a folder and anything in it."""
+    names = [os.path.join(root, name) for root, folders, files in os.walk(path) for name in folders + files]
+    try:
+        return max(os.lstat(name).st_mtime for name in [str(path), *names])
+    except FileNotFoundError:  # somebody is at work there
+        return math.inf

@@ -54,6 +54,15 @@ class Run:
     parent: str | None
     created: str
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether its card, beside the labels, says that nothing is added any more."""
+        try:
+            card = json.loads((self.path / "memseg" / "run.json").read_bytes())
+            return bool(card["finished"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
 
 def list_runs(folder: Path) -> tuple[Run, ...]:
     """Return the runs that were begun in ``folder``, the oldest first.

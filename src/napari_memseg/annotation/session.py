@@ -327,9 +327,21 @@ class Session:
         -------
         int
             What ``unconfirm`` asks for.
+
+        Raises
+        ------
+        SessionError
+            If the newest run still has gaps there, through which an older one shows: when it fills them,
+            something would be true that nobody saw.
         """
         check_inside(box, self.shape)
         self.overlay.run_id = self._newest()
+        runs = self.runs()[-1:]
+        if runs and not runs[0].is_finished and self.composite(run=runs[0].id).shows_older(box):
+            raise SessionError(
+                f"Run {runs[0].id} has not predicted all of {box} yet, and an older run shows through. "
+                "Wait until it is finished (or go on with it), or confirm a smaller box that it predicted."
+            )
         with self._noting("confirm") as stroke:
             return self.corrections.confirm(box, stroke)
 
