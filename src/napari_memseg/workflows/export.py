@@ -6,7 +6,7 @@ export of the same pair is equal byte for byte::
     DST/
     ├── image.ome.zarr            the image at the session's level
     │   └── labels/corrected      the composite; "not predicted" stays so, and is never background
-    └── provenance.json           image, classes, stroke number, run, model
+    └── provenance.json           image, classes, stroke number, the runs that show through each other
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from napari_memseg.annotation.runs import run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
-from napari_memseg.inference.run_card import read_run_card
+from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
 from napari_memseg.io.pyramid import CHUNK, create_image, create_labels
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from napari_memseg.annotation.runs import Run
     from napari_memseg.annotation.snapshot import Snapshot
     from napari_memseg.io.pyramid import Pyramid
     from napari_memseg.models.classes import ClassTable
@@ -40,7 +42,9 @@ BLOCK: Zyx = zyx(2 * n for n in CHUNK)
 """Voxels that are copied at a time."""
 
 
-def export(session: Path, destination: Path, kind: str = "ome-zarr") -> Iterator[Progress]:
+def export(
+    session: Path, destination: Path, kind: str = "ome-zarr", *, run: str | None = None
+) -> Iterator[Progress]:
     """Write image, corrected labels and provenance of a session to a new folder.
 
     Parameters
@@ -51,6 +55,8 @@ def export(session: Path, destination: Path, kind: str = "ome-zarr") -> Iterator
         Must not exist; it appears when all of it is written.
     kind : str
         "ome-zarr": an OME-Zarr 0.5 image with the labels in it.
+    run : str, optional
+        The newest run that is exported; by default the newest there is.
 
     Yields
     ------
@@ -60,16 +66,17 @@ def export(session: Path, destination: Path, kind: str = "ome-zarr") -> Iterator
     Raises
     ------
     InputError
-        If something is at ``destination``, or the kind is unknown.
+        If something is at ``destination``, the kind is unknown, or the run is not finished.
     """
     if kind not in FORMATS:
         raise InputError(f"There is no export format {kind!r}. Choose one of: {', '.join(FORMATS)}.")
-    with Session.open(session, read_only=True) as opened, opened.snapshot() as snapshot:
+    with Session.open(session, read_only=True) as opened, opened.snapshot(run=run) as snapshot:
+        runs = _finished_chain(opened, snapshot.run_id)
         with part_folder(destination) as part:
             yield from _copy("export image", _new_image(part / IMAGE, opened), _LevelOf(opened))
             labels = _new_labels(part / IMAGE / "labels", opened)
             yield from _copy("export labels", labels, snapshot.composite)
-            provenance = _provenance(opened, snapshot)
+            provenance = _provenance(opened, snapshot, runs)
             atomic_write(part / "provenance.json", json.dumps(provenance, indent=1).encode())
         facts = {"path": str(destination), "seq": snapshot.seq, "run": snapshot.run_id}
     yield Progress(stage="export", done=1, total=1, result=facts)
@@ -122,10 +129,21 @@ def _copy(stage: str, pyramid: Pyramid, source: Any) -> Iterator[Progress]:
         yield Progress(stage=stage, done=number, total=len(blocks), box=box)
 
 
-def _provenance(session: Session, snapshot: Snapshot) -> dict[str, Any]:
+def _finished_chain(session: Session, newest: str | None) -> tuple[Run, ...]:
+    """Return a run and what shows through it; what is still written to is not exported."""
+    runs = session.runs()
+    chain = run_chain(runs, newest)
+    if chain and not chain[0].is_finished:
+        others = ", ".join(run.id for run in runs if run.is_finished) or "none"
+        raise InputError(
+            f"Run {newest} of {session.path} is not finished, so a second export would be another. "
+            f"Finish it with 'segment --session', or name an earlier run. Finished are: {others}."
+        )
+    return chain
+
+
+def _provenance(session: Session, snapshot: Snapshot, runs: Sequence[Run]) -> dict[str, Any]:
     """Say where the labels come from; nothing that changes from one export to the next."""
-    run = next((run for run in session.runs() if run.id == snapshot.run_id), None)
-    card = read_run_card(run.path) if run is not None and run.path.exists() else None
     image = session.image
     return {
         "image": {"source": image.source, "fingerprint": image.fingerprint, "level": session.level},
@@ -133,5 +151,16 @@ def _provenance(session: Session, snapshot: Snapshot) -> dict[str, Any]:
         "not_predicted": session.classes.not_predicted,
         "stroke": snapshot.seq,
         "run": snapshot.run_id,
-        "model": None if card is None else {"sha256": card["plan"]["sha256"], "plan": card["id"]},
+        "runs": [_origin(run) for run in runs],
+    }
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    """Say which model made a run by which plan; a run that never began has neither."""
+    card = read_run_card(run.path) if has_run_card(run.path) else None
+    return {
+        "id": run.id,
+        "model_sha256": None if card is None else card["plan"]["sha256"],
+        "plan": None if card is None else card["id"],
+        "finished": run.is_finished,
     }
