@@ -147,7 +147,7 @@ def test_a_session_is_painted_segmented_and_exported(ask, image, model, tmp_path
     ask("segment", "--session", folder, "--model", model, "--chunk", 16, "--device", "cpu")
     assert len(ask("session", folder, "log")) == 1
     ask("session", folder, "verify")
-    assert ask("export", folder, tmp_path / "export")["run"] == "0001"
+    assert ask("export", folder, tmp_path / "export", "--run", "0001")["run"] == "0001"
     labels = f"{tmp_path / 'export' / 'image.ome.zarr'}::labels/corrected"
     assert ask("info", labels)["dtype"] == "uint8"
     with Session.open(folder, read_only=True) as session:

@@ -183,12 +183,13 @@ def evaluate(labels: str, truth: str, ignore: tuple[int, ...], box: str | None, 
 @click.argument("session", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["ome-zarr"]), default="ome-zarr", show_default=True)
+@click.option("--run", help="Over this run, for example 0001; by default the newest.")
 @AS_JSON
-def export(session: Path, destination: Path, kind: str, as_json: bool) -> None:
+def export(session: Path, destination: Path, kind: str, run: str | None, as_json: bool) -> None:
     """Export a session's corrected labels, with their provenance."""
     from napari_memseg.workflows.export import export as workflow
 
-    say(follow(workflow(session, destination, kind)), as_json)
+    say(follow(workflow(session, destination, kind, run=run)), as_json)
 
 
 @commands.group()
