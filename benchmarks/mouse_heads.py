@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 NAMES = {0: "background", 1: "skull", 2: "right mandible", 3: "neck", 15: "endocranium", 21: "left mandible"}
-SETTINGS = ["--widths", "8,16,32,64,64", "--patch", 64, 64, 64, "--batch", 1, "--learning-rate", 0.005]
+SETTINGS = ["--widths", "8,16,32,64,64", "--patch", 80, 80, 80, "--batch", 2, "--learning-rate", 0.005]
 
 
 def ask(*words: object) -> dict:
