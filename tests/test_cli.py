@@ -196,6 +196,13 @@ def test_classes_that_only_the_labels_hold_count_against_them(ask, labels, tmp_p
     assert scores["mean"]["dice"] < 0.5
 
 
+def test_a_mask_of_0_and_255_is_scored_like_any_other(ask, tmp_path):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, 6:18] = 255
+    tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
+    assert ask("evaluate", tmp_path / "mask.tif", tmp_path / "mask.tif")["classes"]["255"]["dice"] == 1
+
+
 def test_a_session_that_is_none_is_refused(refuse, tmp_path):
     assert "session" in refuse("session", tmp_path / "none", "info").lower()
 

@@ -45,8 +45,8 @@ def evaluate(
     """
     given, wanted = open_volume(labels), open_volume(truth)
     region = Box.parse(box, wanted.shape) if box else None
-    ids = set(found_ids(wanted, box=region)) | set(found_ids(given, box=region))
-    table = confusion(given, wanted, ids - {*ignore, _not_predicted(given)}, box=region, ignore=ignore)
+    ids = {*found_ids(wanted, box=region), *(set(found_ids(given, box=region)) - {_not_predicted(given)})}
+    table = confusion(given, wanted, ids - set(ignore), box=region, ignore=ignore)
     yield Progress(stage="evaluate", done=1, total=1, result=scores(table))
 
 
