@@ -32,23 +32,6 @@ DEFAULT_TILE: Zyx = (128, 128, 128)
 """Core of a tile where nobody chose one."""
 
 
-def choose_device(name: str) -> str:
-    """Return the device of that name; ``auto`` takes a GPU if there is one.
-
-    Raises
-    ------
-    InputError
-        If there is no such device here; the CPU is one, and takes no index.
-    """
-    there = [kind for kind, module in (("cuda", torch.cuda), ("mps", torch.mps)) if module.is_available()]
-    there.append("cpu")
-    wanted = there[0] if name == "auto" else name
-    kind, _, index = wanted.partition(":")
-    if kind not in there or (kind == "cpu" and index):
-        raise InputError(f"There is no device {name!r} here. Possible are: auto, {', '.join(there)}.")
-    return wanted
-
-
 def choose_level(image: Volume, card: Card, wanted: int | None) -> int:
     """Return the level asked for, or the one whose voxels are nearest to the model's; 0 where unknown."""
     if wanted is None:

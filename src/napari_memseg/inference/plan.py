@@ -22,7 +22,6 @@ import zarr
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cells, zyx
 from napari_memseg.inference.choices import (
-    choose_device,
     choose_level,
     choose_precision,
     choose_stages,
@@ -36,6 +35,7 @@ from napari_memseg.inference.stages import StagePlan, plan_stages
 from napari_memseg.models.base import Grid
 from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.device import choose_device
 from napari_memseg.models.intensity import Window
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def make_plan(
         fingerprint=image.fingerprint,
         level=level,
         shape=shape,
-        voxel_size=_voxel_size(image, level),
+        voxel_size=image.voxel_size_at(level),
         unit=image.unit,
         model=str(checkpoint),
         sha256=card.sha256,
@@ -281,10 +281,3 @@ def make_plan(
         device=device,
         threads=choose_threads(config.threads, device, Path(destination)),
     )
-
-
-def _voxel_size(image: Volume, level: int) -> tuple[float, float, float] | None:
-    if image.voxel_size is None:
-        return None
-    z, y, x = (size * factor for size, factor in zip(image.voxel_size, image.scale(level), strict=True))
-    return z, y, x

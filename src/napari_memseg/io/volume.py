@@ -256,6 +256,13 @@ class Volume:
             return self.factors[level]
         return zyx(max(round(n / m), 1) for n, m in zip(self.shape, array.shape, strict=True))
 
+    def voxel_size_at(self, level: int) -> tuple[float, float, float] | None:
+        """Return the voxel size of a level, in this volume's unit; None if unknown."""
+        if self.voxel_size is None:
+            return None
+        (z, y, x), (fz, fy, fx) = self.voxel_size, self.scale(level)
+        return z * fz, y * fy, x * fx
+
     def nearest_level(self, voxel_size: tuple[float, float, float]) -> int:
         """Return the level whose voxels are closest to a size in this volume's unit, by ratio; 0 if unknown.
 

@@ -20,13 +20,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import xxhash
 
+from napari_memseg.models.device import choose_device
 from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
 from napari_memseg.training.config import TrainConfig as TrainConfig  # noqa: TC001 - callers find it here too
 from napari_memseg.training.interrupts import interrupted_afterwards
 from napari_memseg.training.label_index import LabelIndex, check_labels, index_labels
-from napari_memseg.training.optimisation import Stepper, choose_device, learning_rate, only_training
+from napari_memseg.training.optimisation import Stepper, learning_rate, only_training
 from napari_memseg.training.patches import PatchSampler
 from napari_memseg.training.prefetch import made_ahead
 from napari_memseg.training.validation import Scores, Validation, split
@@ -149,7 +151,7 @@ class _Trainer:
         checkpoint: CheckpointSpec,
     ) -> _Trainer:
         """Look at the labels, and make everything ready; nothing is written."""
-        device = choose_device(config.device)
+        device = torch.device(choose_device(config.device))
         spec = replace(phase.sample, patch=config.patch or phase.sample.patch)
         index = index_labels(volumes, model.classes)
         check_labels(index, volumes, model.classes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from napari_memseg.errors import InputError, TrainingError
+from napari_memseg.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,26 +27,6 @@ WARM_UP = 0.05
 """Share of a training in which the learning rate rises."""
 MAX_NORM = 12.0
 """Longest gradient; longer ones are shortened, as in nnU-Net."""
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` takes a GPU if there is one.
-
-    Raises
-    ------
-    InputError
-        If there is no such device here.
-    """
-    there = [
-        kind
-        for kind, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available()))
-        if found
-    ]
-    there.append("cpu")
-    wanted = there[0] if name == "auto" else name
-    if wanted.partition(":")[0] not in there:
-        raise InputError(f"There is no device {name!r} here. Possible are: auto, {', '.join(there)}.")
-    return torch.device(wanted)
 
 
 def mixed_precision(device: torch.device) -> torch.dtype:

@@ -134,7 +134,7 @@ class VolumeLabels:
     @property
     def voxel_size(self) -> VoxelSize | None:
         """Of the level, in the volume's unit; None if unknown."""
-        return _size_at(self.volume, self.level)
+        return self.volume.voxel_size_at(self.level)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -221,7 +221,7 @@ class TrainingVolume:
     @property
     def voxel_size(self) -> VoxelSize | None:
         """Of the working level, in the image's unit; None if unknown."""
-        return _size_at(self.image, self.level)
+        return self.image.voxel_size_at(self.level)
 
 
 def count_ids(labels: LabelSource) -> Counter[int]:
@@ -239,13 +239,6 @@ def count_ids(labels: LabelSource) -> Counter[int]:
     if labels.unlabelled is not None:
         del found[labels.unlabelled]
     return found
-
-
-def _size_at(volume: Volume, level: int) -> VoxelSize | None:
-    if volume.voxel_size is None:
-        return None
-    (z, y, x), (fz, fy, fx) = volume.voxel_size, volume.scale(level)
-    return z * fz, y * fy, x * fx
 
 
 def _block(shape: Zyx, chunks: Zyx) -> Zyx:

@@ -112,9 +112,8 @@ def _new_labels(group: Path, session: Session) -> Pyramid:
 
 
 def _grid(session: Session) -> dict[str, Any]:
-    size, factor = session.image.voxel_size, session.image.scale(session.level)
-    scaled = None if size is None else tuple(a * b for a, b in zip(size, factor, strict=True))
-    return {"shape": session.shape, "voxel_size": scaled, "unit": session.image.unit}
+    size = session.image.voxel_size_at(session.level)
+    return {"shape": session.shape, "voxel_size": size, "unit": session.image.unit}
 
 
 def _copy(stage: str, pyramid: Pyramid, source: Any) -> Iterator[Progress]:

@@ -252,10 +252,8 @@ def _see(material: _Material, init: Card | None) -> tuple[_Material, Window, boo
     mean = Window(sum(lows) / len(lows), sum(highs) / len(highs), windows[0].dtype)
     if init is None and max(spans) <= SAME_GREYS * min(spans):
         return material, mean, False
-    training, validation = (
-        [replace(volume, window=_window(volume)) for volume in volumes]
-        for volumes in (material.volumes, material.validation)
-    )
+    training = [replace(v, window=window) for v, window in zip(material.volumes, windows, strict=True)]
+    validation = [replace(volume, window=_window(volume)) for volume in material.validation]
     return replace(material, volumes=training, validation=validation), mean, True
 
 
