@@ -84,6 +84,16 @@ def models(as_json: bool) -> None:
 
 
 @commands.command()
+@DEVICE
+@AS_JSON
+def device(device: str, as_json: bool) -> None:
+    """Say which device networks run on here, and why."""
+    from napari_memseg.models.device import choose_device, describe_device
+
+    say({"device": choose_device(device), "why": describe_device(device)}, as_json)
+
+
+@commands.command()
 @click.option("--pair", "pairs", type=str, nargs=2, multiple=True, metavar="IMAGE LABELS", help="Repeatable.")
 @click.option(
     "--session", type=click.Path(path_type=Path), help="Learn from a session's corrections instead."
@@ -116,8 +126,8 @@ def models(as_json: bool) -> None:
 @AS_JSON
 def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> None:
     """Train a network on pairs of image and labels, or on a session's corrections."""
-    from napari_memseg.workflows.train import TrainJob, learning
     from napari_memseg.workflows.train import train as workflow
+    from napari_memseg.workflows.train_job import TrainJob, learning
 
     settings = {name: options.pop(name) for name in LEARNING}
     arguments = {"widths": whole_numbers(widths)} if widths else {}
@@ -204,15 +214,28 @@ def session(context: click.Context, folder: Path) -> None:
 @click.argument("image")
 @click.option("--class", "names", type=(int, str), multiple=True, metavar="ID NAME", help="Repeatable.")
 @LEVEL
+@click.option("--voxel-size", type=float, nargs=3, metavar="Z Y X", help="Where the image does not say it.")
+@click.option("--unit", help="Of the voxel size: micrometer, millimeter.")
 @AS_JSON
 @click.pass_obj
 def new(
-    folder: Path, image: str, names: tuple[tuple[int, str], ...], level: int | None, as_json: bool
-) -> None:
+    folder: Path, /, image: str, names: tuple[tuple[int, str], ...], level: int | None, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Begin a session on IMAGE."""
     from napari_memseg.workflows.session import new_session
 
-    say(new_session(folder, image, dict(names), level or 0), as_json)
+    say(new_session(folder, image, dict(names), level or 0, **options), as_json)
+
+
+@session.command()
+@AS_JSON
+@click.pass_obj
+def pyramid(folder: Path, as_json: bool) -> None:
+    """Build the pyramid of the session's image in the session, or go on with it."""
+    from napari_memseg.workflows.session import build_pyramid
+
+    say(follow(build_pyramid(folder)), as_json)
 
 
 def _inspect(name: str, summary: str) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import toys
 from napari_memseg.training.config import TrainConfig
-from napari_memseg.workflows.train import TrainJob, train
+from napari_memseg.workflows.train import train
+from napari_memseg.workflows.train_job import TrainJob
 
 toys.register()
 image, labels, out = sys.argv[1:]

@@ -21,7 +21,8 @@ from napari_memseg.training.config import TrainConfig
 from napari_memseg.training.optimisation import Stepper
 from napari_memseg.training.sources import VolumeLabels
 from napari_memseg.workflows.segment import segment
-from napari_memseg.workflows.train import TrainJob, train
+from napari_memseg.workflows.train import train
+from napari_memseg.workflows.train_job import TrainJob
 from running import checkpoint_of, noise
 
 SHAPE = (40, 44, 36)

@@ -12,12 +12,14 @@ negative; the last is a list of points::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from operator import index as as_int
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from napari_memseg.errors import GeometryError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, zyx
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 CELL: Zyx = (64, 64, 64)
 """The unit in which corrections are stored, in voxels."""
+
+MOST_VOXELS = 2**28
+"""More voxels are never read at once by an index: a plane of 16384² is, the volume behind it is not."""
 
 Slices = tuple[slice, slice, slice]
 
@@ -184,6 +189,15 @@ def cell_at(key: Zyx, shape: Zyx) -> Box:
     return cell_box(key, CELL, shape)
 
 
+def check_size(shape: Zyx) -> None:
+    """Raise GeometryError where so many voxels are too many to read at once."""
+    if prod(shape) > MOST_VOXELS:
+        raise GeometryError(
+            f"{prod(shape):,} voxels {shape} are too many to read at once: {MOST_VOXELS:,} is the most. "
+            "Work on slices (2D) or on a part of the volume, or look at a coarser level."
+        )
+
+
 class LazyIndex(NDArrayOperatorsMixin):
     """What ``array[integer]`` gives: it knows its shape and dtype, and reads when somebody looks.
 
@@ -214,7 +228,11 @@ class LazyIndex(NDArrayOperatorsMixin):
 
 
 class ReadByBox:
-    """numpy's reading manners for whatever can read a strided box: slices, integers, lists of voxels."""
+    """numpy's reading manners for whatever can read a strided box: slices, integers, lists of voxels.
+
+    Whoever asks for more than ``MOST_VOXELS`` at once gets a GeometryError in place of a full memory: a fill
+    in three dimensions would, for example, or a viewer that shows the finest level as a volume.
+    """
 
     shape: Zyx
     dtype: np.dtype[Any]
@@ -238,10 +256,12 @@ class ReadByBox:
             return self._read_points(selection)
         if not isinstance(index, (tuple, slice)) and index is not Ellipsis:
             return LazyIndex(self.read, selection, self.dtype)
+        check_size(selection.grid)
         found = selection.present(self.read(selection.box, selection.stride))
         return found[()] if found.ndim == 0 else found
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        check_size(self.shape)
         return self.read(Box.whole(self.shape)).astype(dtype or self.dtype, copy=False)
 
     def _read_points(self, points: Points) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,17 @@ from napari_memseg.io.files import atomic_write
 from napari_memseg.models.classes import PALETTE, ClassTable, LabelClass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from napari_memseg.io.volume import Volume
 
 NAME = "session.json"
 CORRECTIONS = "corrections.sqlite"
+IMAGE = "image.ome.zarr"
+"""In a session: its image, where it came from memory, or the pyramid that was built of it."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +33,14 @@ class ImageRecord:
     """What is remembered of the image, to open it again and to know it again."""
 
     source: str
-    """Opens it again, from any folder."""
+    """Opens it again, from any folder; a relative one lies in the session."""
     name: str
     fingerprint: str
     shape: tuple[int, ...]
     """Of level 0, in voxels."""
     dtype: str
-    voxel_size: tuple[float, ...] | None
-    """Of level 0, in ``unit``."""
+    voxel_size: tuple[float, float, float] | None
+    """Of level 0, in ``unit``: what the source says, or where it is silent, a person."""
     unit: str | None
 
     @classmethod
@@ -46,9 +52,15 @@ class ImageRecord:
             fingerprint=image.fingerprint,
             shape=tuple(image.shape),
             dtype=str(image.dtype),
-            voxel_size=None if image.voxel_size is None else tuple(image.voxel_size),
+            voxel_size=image.voxel_size,
             unit=image.unit,
         )
+
+    def completed(self, image: Volume) -> Volume:
+        """Return an image with the voxel size that was told for it, where its source says none."""
+        if self.voxel_size is None or image.voxel_size is not None:
+            return image
+        return image.with_voxel_size(self.voxel_size, self.unit)
 
     def check(self, image: Volume, folder: Path) -> None:
         """Refuse any image but this one: corrections drawn on one mean nothing on another.
@@ -148,16 +160,31 @@ class SessionRecord:
         }
 
     def open_image(self, folder: Path, image: Volume | None = None) -> Volume:
-        """Return the session's image, opened by its source where it is not given.
+        """Return the session's image: what is given, the pyramid in its folder, or what its source opens.
 
         Raises
         ------
         SessionError
             If it cannot be found, or is another one.
         """
-        image = image or _reopen(self.image.source, folder)
+        if image is None and (built := self._pyramid(folder)) is not None:
+            return built
+        image = self.image.completed(image or _reopen(self.image.source, folder))
         self.image.check(image, folder)
         return image
+
+    def _pyramid(self, folder: Path) -> Volume | None:
+        """Return the pyramid that was built of the image, if there is one of these very voxels."""
+        if not (folder / IMAGE).exists() or self.image.source == IMAGE:
+            return None
+        try:
+            image = self.image.completed(_reopen(IMAGE, folder))
+            self.image.check(image, folder)
+        except SessionError as error:
+            _log.warning("The pyramid in %s is passed over: %s", folder, error)
+            return None
+        fits = self.level < len(image.arrays) and tuple(image.arrays[self.level].shape) == self.shape
+        return image if fits else None
 
     def with_class(self, class_id: int, name: str, color: str | None = None) -> SessionRecord:
         """Return the record with one class more.
@@ -193,7 +220,7 @@ def _reopen(source: str, folder: Path) -> Volume:
     from napari_memseg.io.formats import open_volume  # late: most of what a session does needs no format
 
     try:
-        return open_volume(source)
+        return open_volume(folder / source if source == IMAGE else source)
     except (InputError, OSError) as error:
         raise SessionError(
             f"The image of {folder} is no longer at {source} ({error}). Put it back, or open the session "
@@ -209,6 +236,11 @@ def _image(row: dict[str, Any]) -> ImageRecord:
         fingerprint=str(row["fingerprint"]),
         shape=tuple(int(n) for n in row["shape"]),
         dtype=str(row["dtype"]),
-        voxel_size=None if size is None else tuple(float(n) for n in size),
+        voxel_size=None if size is None else _three(size),
         unit=row["unit"],
     )
+
+
+def _three(lengths: Iterable[float]) -> tuple[float, float, float]:
+    z, y, x = (float(n) for n in lengths)
+    return z, y, x

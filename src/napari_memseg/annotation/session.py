@@ -102,10 +102,7 @@ class Session:
         """
         record = SessionRecord.new(image, classes, level)
         with part_folder(path) as part:
-            for folder in ("runs", "models", "exports"):
-                (part / folder).mkdir()
-            record.save(part)
-            create_database(part / CORRECTIONS)
+            lay_out(part, record)
         return cls.open(path, image=image, user=user)
 
     @classmethod
@@ -193,6 +190,18 @@ class Session:
     def image(self) -> Volume:
         """The image, opened from its source where it was not given; refused if it is another one."""
         return self._image or self._record.open_image(self.path)
+
+    def reopen_image(self) -> Volume:
+        """Open the image anew, to find the pyramid that was built of it meanwhile.
+
+        Raises
+        ------
+        SessionError
+            If it is no longer where it was.
+        """
+        self._image = self._record.open_image(self.path)
+        self.__dict__.pop("image", None)
+        return self.image
 
     @property
     def classes(self) -> ClassTable:
@@ -413,6 +422,14 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def lay_out(folder: Path, record: SessionRecord) -> None:
+    """Put into a folder what makes it a session without strokes."""
+    for name in ("runs", "models", "exports"):
+        (folder / name).mkdir()
+    record.save(folder)
+    create_database(folder / CORRECTIONS)
 
 
 def _lock(folder: Path, takeover: bool, read_only: bool | None, notes: list[str]) -> SessionLock | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_memseg.inference.plan import SegmentConfig
+    from napari_memseg.inference.config import SegmentConfig
     from napari_memseg.io.volume import Volume
     from napari_memseg.models.base import Model, Reads, Stage
     from napari_memseg.models.checkpoint import Card

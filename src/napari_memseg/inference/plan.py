@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 import zarr
 
-from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cells, zyx
 from napari_memseg.inference.choices import (
     choose_level,
@@ -29,6 +28,7 @@ from napari_memseg.inference.choices import (
     choose_tile,
     choose_window,
 )
+from napari_memseg.inference.config import SegmentConfig as SegmentConfig  # noqa: TC001 - callers find it here too
 from napari_memseg.inference.differences import differences
 from napari_memseg.inference.run_card import FOLDER
 from napari_memseg.inference.stages import StagePlan, plan_stages
@@ -42,58 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_memseg.io.volume import Volume
-
-SMALLEST_CHUNK = 16
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentConfig:
-    """How to segment.
-
-    Raises
-    ------
-    InputError
-        If a value is impossible.
-    """
-
-    tile: Zyx | None = None
-    """Core of a tile in voxels, a multiple of the chunk; None lets us choose."""
-    chunk: int = 64
-    """Edge of a stored chunk, in voxels."""
-    halo: str | Zyx = "recommended"
-    """Context around a core: "recommended", "exact", or voxels per axis on both sides."""
-    precision: str = "auto"
-    """Of the network's arithmetic. Auto: float32 on a CPU, float16 on a GPU."""
-    device: str = "auto"
-    """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
-    threads: int | None = None
-    """CPU threads for the arithmetic; None: those of a run that is there already, else what torch takes."""
-    level: int | None = None
-    """Pyramid level to work at; None takes the one nearest to the model's voxel size."""
-    box: str | None = None
-    """``Z0:Z1,Y0:Y1,X0:X1`` at that level; widened to whole chunks. None: everything."""
-    window: tuple[float, float] | None = None
-    """Grey values that the network sees as 0 and 1; None takes those it was trained with."""
-    confidence: bool = False
-    """Whether to store one byte of confidence per voxel as well."""
-
-    def __post_init__(self) -> None:
-        if self.chunk < SMALLEST_CHUNK:
-            raise InputError(f"A chunk of {self.chunk} voxels is too small: choose {SMALLEST_CHUNK} or more.")
-        if self.tile is not None and any(n < 1 or n % self.chunk for n in self.tile):
-            raise InputError(
-                f"A tile of {self.tile} voxels does not consist of whole chunks of {self.chunk}. "
-                f"Choose multiples of {self.chunk}, or another chunk."
-            )
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"{self.threads} threads compute nothing. Choose 1 or more.")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"There is no precision {self.precision!r}. Choose of {', '.join(PRECISIONS)}.")
-        if isinstance(self.halo, str) and self.halo not in ("recommended", "exact"):
-            raise InputError(f"There is no halo {self.halo!r}. Choose recommended, exact, or three numbers.")
-        if not isinstance(self.halo, str) and min(self.halo) < 0:
-            raise InputError(f"A halo cannot be negative, got {self.halo}. Use 0 for none.")
 
 
 @dataclass(frozen=True, slots=True, order=True)

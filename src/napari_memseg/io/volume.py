@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count, product
 from math import isfinite, log, prod
@@ -263,6 +263,24 @@ class Volume:
         (z, y, x), (fz, fy, fx) = self.voxel_size, self.scale(level)
         return z * fz, y * fy, x * fx
 
+    def with_voxel_size(self, voxel_size: tuple[float, float, float], unit: str | None) -> Volume:
+        """Return the same voxels with what a person knows of their size, where the source does not say it.
+
+        Parameters
+        ----------
+        voxel_size : (z, y, x)
+            Of level 0, in ``unit``.
+        unit : str or None
+            A UDUNITS-2 name.
+
+        Raises
+        ------
+        GeometryError
+            If a length is not a positive number.
+        """
+        _check_lengths(voxel_size)
+        return replace(self, voxel_size=voxel_size, unit=unit)
+
     def nearest_level(self, voxel_size: tuple[float, float, float]) -> int:
         """Return the level whose voxels are closest to a size in this volume's unit, by ratio; 0 if unknown.
 
@@ -271,10 +289,7 @@ class Volume:
         GeometryError
             If a length is not a positive number.
         """
-        if not all(isfinite(length) and length > 0 for length in voxel_size):
-            raise GeometryError(
-                f"The voxel size {voxel_size} is impossible. Give three positive lengths, z y x."
-            )
+        _check_lengths(voxel_size)
         if self.voxel_size is None:
             return 0
         own = self.voxel_size
@@ -319,6 +334,11 @@ class Volume:
             meta=np.empty((0, 0, 0), array.dtype),
         )
         return found
+
+
+def _check_lengths(voxel_size: tuple[float, float, float]) -> None:
+    if not all(isfinite(length) and length > 0 for length in voxel_size):
+        raise GeometryError(f"The voxel size {voxel_size} is impossible. Give three positive lengths, z y x.")
 
 
 class _DaskSource:

@@ -13,7 +13,7 @@ from typing import Any
 
 from napari_memseg.errors import MemsegError
 from napari_memseg.inference.control import Control
-from napari_memseg.workflows.child_process import ChildProcessFailed, Workflow
+from napari_memseg.workflows.child_process import ChildProcessFailed
 
 _CONTROLS = ("pause", "resume", "cancel", "look_at")
 
@@ -67,7 +67,7 @@ def _work(
 ) -> None:
     """Run one job and tell the parent each step, then how it ended."""
     try:
-        workflow: Workflow = getattr(importlib.import_module(module), name)
+        workflow = getattr(importlib.import_module(module), name)
         if "control" in workflow.__annotations__:
             kwargs = {**kwargs, "control": inbox.control}
         for step in workflow(*args, **kwargs):

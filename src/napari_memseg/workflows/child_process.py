@@ -31,8 +31,9 @@ from napari_memseg.workflows.progress import Progress
 if TYPE_CHECKING:
     from napari_memseg.geometry import Box
 
-Workflow = Callable[..., Iterator[Progress]]
-"""A generator function of a module; it takes ``control`` if it can be steered."""
+Workflow = Callable[..., Iterator[Progress]] | str
+"""A generator function of a module, or where it is: "package.module:name". It takes ``control`` if it can be
+steered. By its name a caller asks for it without loading what it needs, torch for example."""
 
 _CHILD = "napari_memseg.workflows.child_main"
 
@@ -137,7 +138,7 @@ class Child:
     def start(self, workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
         """Begin a job; the child must be idle."""
         self._jobs += 1
-        call = (workflow.__module__, workflow.__qualname__, args, kwargs)
+        call = (*_address(workflow), args, kwargs)
         try:
             self._connection.send(("run", self._jobs, *call))
         except OSError:
@@ -165,6 +166,14 @@ class Child:
         )
 
 
+def _address(workflow: Workflow) -> tuple[str, str]:
+    """Return the module of a workflow, and its name there."""
+    if isinstance(workflow, str):
+        module, _, name = workflow.partition(":")
+        return module, name
+    return workflow.__module__, workflow.__qualname__
+
+
 def _unblock(process: subprocess.Popen[bytes], address: Any, key: bytes) -> None:
     """Knock in place of a child that died before it could, so that nobody waits for it for ever."""
     process.wait()
@@ -173,22 +182,26 @@ def _unblock(process: subprocess.Popen[bytes], address: Any, key: bytes) -> None
 
 
 _children: list[Child] = []
+_choosing = threading.RLock()
+"""Held while a child is chosen and set to work, so that two threads never take the same one."""
 
 
 def start_child() -> Child:
     """Return an idle child, starting one if there is none; call it early to save the wait."""
-    _children[:] = [child for child in _children if child.alive]
-    for child in _children:
-        if not child.busy:
-            return child
-    _children.append(Child())
-    return _children[-1]
+    with _choosing:
+        _children[:] = [child for child in _children if child.alive]
+        for child in _children:
+            if not child.busy:
+                return child
+        _children.append(Child())
+        return _children[-1]
 
 
 def close_children() -> None:
     """End every child."""
-    while _children:
-        _children.pop().close()
+    with _choosing:
+        while _children:
+            _children.pop().close()
 
 
 def child_process(workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
@@ -196,9 +209,9 @@ def child_process(workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
 
     Parameters
     ----------
-    workflow : callable
-        A generator function of a module, reached there by its name. If it takes
-        ``control``, it is given one that the job's ``control`` steers.
+    workflow : callable or str
+        A generator function of a module, reached there by its name; or "package.module:name".
+        If it takes ``control``, it is given one that the job's ``control`` steers.
     *args, **kwargs
         Its arguments; they are sent, so no open files or arrays on disk.
 
@@ -208,4 +221,5 @@ def child_process(workflow: Workflow, *args: Any, **kwargs: Any) -> Job:
         Iterate over it for the workflow's ``Progress``. What the workflow raises is
         raised there; ``ChildProcessDied`` if the process is lost.
     """
-    return start_child().start(workflow, *args, **kwargs)
+    with _choosing:
+        return start_child().start(workflow, *args, **kwargs)

@@ -35,7 +35,8 @@ from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.report import draw_contours, draw_errors, draw_learning, write_report
 from napari_memseg.workflows.resources import peak_rss_gib
 from napari_memseg.workflows.segment import segment_session
-from napari_memseg.workflows.train import TrainJob, train
+from napari_memseg.workflows.train import train
+from napari_memseg.workflows.train_job import TrainJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

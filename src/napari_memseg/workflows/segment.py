@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from napari_memseg.io.volume import Volume
+
 
 def segment(
     image: str | Path,
@@ -81,7 +83,8 @@ def segment_session(
     """
     with Session.open(session, read_only=True) as opened:
         plan = _plan_in(opened, model, config or SegmentConfig(), restart)
-    yield from _follow(plan, restart, control or Control())
+        image = opened.image
+    yield from _follow(plan, restart, control or Control(), image)
 
 
 def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool) -> Plan:
@@ -111,14 +114,21 @@ def _unfinished(session: Session) -> list[Path]:
     return [path for path in begun if not read_run_card(path)["finished"]]
 
 
-def _follow(plan: Plan, restart: bool, control: Control) -> Iterator[Progress]:
+def _follow(plan: Plan, restart: bool, control: Control, image: Volume | None = None) -> Iterator[Progress]:
     """Do a plan, telling each block and the time left, then what it came to."""
     began = time.monotonic()
-    for step in in_process(plan, control, restart=restart):
+    for step in in_process(plan, control, restart=restart, image=image):
         fresh = step.done - step.resumed
         pace = (time.monotonic() - began) / fresh if fresh else None
         left = None if pace is None else pace * (step.total - step.done)
-        yield Progress(stage="segment", done=step.done, total=step.total, box=step.box, seconds_left=left)
+        yield Progress(
+            stage="segment",
+            done=step.done,
+            total=step.total,
+            box=step.box,
+            seconds_left=left,
+            message="" if step.block else f"into {plan.destination}",
+        )
     result = _result(plan, time.monotonic() - began, step)
     yield Progress(stage="segment", done=step.done, total=step.total, result=result)
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -34,77 +34,20 @@ from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
 from napari_memseg.training.agreement import check_dtypes, check_voxel_sizes
 from napari_memseg.training.checkpoints import CheckpointSpec, refuse_unfinished
-from napari_memseg.training.loop import TrainConfig, train_phase
+from napari_memseg.training.loop import train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
 from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.train_job import DEFAULT_ARCHITECTURE, TrainJob
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from napari_memseg.io.volume import Volume
     from napari_memseg.models.base import Model, TrainingPhase
 
-DEFAULT_STEPS = 1000
 SAME_GREYS = 1.5
 """Images whose windows differ by a larger factor were not taken on one scale."""
-DEFAULT_ARCHITECTURE = "small"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainJob:
-    """What to train on what, and where the model goes.
-
-    Raises
-    ------
-    InputError
-        If neither or both of ``pairs`` and ``session`` are given, if ``out`` is no ``.safetensors``
-        file, or if two settings contradict each other.
-    """
-
-    out: Path
-    """The checkpoint, a ``.safetensors`` file; one that is there is replaced at the end, not before."""
-    learning: TrainConfig = field(default_factory=lambda: TrainConfig(steps=DEFAULT_STEPS))
-    """How long, and how."""
-    pairs: Sequence[tuple[str, str]] = ()
-    """Sources of images and of their labels."""
-    session: Path | None = None
-    """In place of pairs: a session, whose corrected and confirmed voxels are learned from."""
-    architecture: str | None = None
-    """A registered network; None: ``DEFAULT_ARCHITECTURE``, or that of ``init``."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Of the network: widths."""
-    init: Path | None = None
-    """A checkpoint to start from, in place of ``architecture`` and ``arguments``."""
-    unlabelled: int | None = None
-    """Value of voxels without an opinion, in the labels of pairs; a session knows its own."""
-    level: int | None = None
-    """Pyramid level of the images; the labels are given at it. None: 0, or the session's, which is fixed."""
-    val_pairs: Sequence[tuple[str, str]] = ()
-    """To score on; without them some labelled voxels are held back."""
-    resume: bool = False
-    """Go on with an unfinished training of the same kind."""
-    restart: bool = False
-    """Discard an unfinished training that is there, and begin again."""
-
-    def __post_init__(self) -> None:
-        if bool(self.pairs) == (self.session is not None):
-            raise InputError("Give image and label pairs to learn from, or a session: one of the two.")
-        if self.out.suffix != ".safetensors":
-            raise InputError(f"A model is a .safetensors file: name it {self.out}.safetensors.")
-        if self.resume and self.restart:
-            raise InputError("Either resume the unfinished training, or restart: discard it and begin again.")
-        if self.init is not None and (self.architecture is not None or self.arguments):
-            raise InputError(
-                f"A training that starts from {self.init} keeps the network of that model. Leave out --model "
-                "and --widths (architecture, arguments), or --init."
-            )
-        needless = self.unlabelled is not None and not self.val_pairs
-        if self.session is not None and (self.level is not None or needless):
-            raise InputError(
-                f"The session {self.session} knows its own level and which voxels are unlabelled. Leave out "
-                "--level and --unlabelled, or name images and labels: --pair."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,13 +109,6 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
                 for last in steps:
                     yield last
         yield _finish(job, model, spec, last)
-
-
-def learning(steps: int | None, minutes: float | None, **settings: Any) -> TrainConfig:
-    """Return a training of so many steps or minutes; of ``DEFAULT_STEPS`` if neither is said."""
-    if steps is None and minutes is None:
-        steps = DEFAULT_STEPS
-    return TrainConfig(steps=steps, minutes=minutes, **settings)
 
 
 def _check_folder(folder: Path) -> None:
