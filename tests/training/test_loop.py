@@ -23,6 +23,7 @@ from napari_memseg.training import loop
 from napari_memseg.training.checkpoints import TrainingState
 from napari_memseg.training.config import TrainConfig
 from napari_memseg.training.optimisation import Stepper
+from napari_memseg.workflows.train_job import discard
 from toys import toy
 
 TESTS = Path(__file__).parents[1]
@@ -244,7 +245,7 @@ def test_a_model_file_is_replaced_only_by_publishing(out):
     card = files.publish(model, ["network"])
     assert card.training["network"]["steps_done"] == 6
     assert same(weights_of(load_checkpoint(out)[0]), weights_of(model))
-    files.clear()
+    discard(out)
     assert list(out.parent.iterdir()) == [out]
 
 

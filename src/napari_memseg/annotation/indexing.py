@@ -219,6 +219,7 @@ class LazyIndex(NDArrayOperatorsMixin):
         return np.asarray(self)[index]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        check_size(self._selection.grid)
         voxels = self._selection.present(self._read(self._selection.box, self._selection.stride))
         return voxels.astype(dtype or self.dtype, copy=False)
 

@@ -171,7 +171,7 @@ class SessionRecord:
             return built
         image = self.image.completed(image or _reopen(self.image.source, folder))
         self.image.check(image, folder)
-        return image
+        return self._named(image) if self.image.source == IMAGE else image
 
     def _pyramid(self, folder: Path) -> Volume | None:
         """Return the pyramid that was built of the image, if there is one of these very voxels."""
@@ -184,7 +184,11 @@ class SessionRecord:
             _log.warning("The pyramid in %s is passed over: %s", folder, error)
             return None
         fits = self.level < len(image.arrays) and tuple(image.arrays[self.level].shape) == self.shape
-        return image if fits else None
+        return self._named(image) if fits else None
+
+    def _named(self, image: Volume) -> Volume:
+        """Return a copy in the session under the name of what it is a copy of."""
+        return replace(image, name=self.image.name)
 
     def with_class(self, class_id: int, name: str, color: str | None = None) -> SessionRecord:
         """Return the record with one class more.
@@ -198,7 +202,9 @@ class SessionRecord:
             raise ClassTableError(
                 f"Class {class_id} exists already. An id keeps its meaning: use another, or rename the class."
             )
-        new = LabelClass(class_id, name, color or PALETTE[(len(self.classes) - 1) % len(PALETTE)])
+        taken = {c.color for c in self.classes}
+        free = [c for c in PALETTE if c not in taken] or [PALETTE[len(self.classes) % len(PALETTE)]]
+        new = LabelClass(class_id, name, color or free[0])
         rising = sorted((*self.classes, new), key=lambda c: c.id)
         return replace(self, classes=ClassTable(tuple(rising)))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from napari_memseg.annotation.database import create_database, open_database
 from napari_memseg.annotation.lock import SessionLock
-from napari_memseg.annotation.record import CORRECTIONS, SessionRecord
+from napari_memseg.annotation.record import CORRECTIONS, IMAGE, SessionRecord
 from napari_memseg.io.files import fsync_path
 
 STILL_BUILT = 3600.0
@@ -85,6 +85,8 @@ def _set_aside(folder: Path) -> Path | None:
 def sweep(folder: Path, since: float) -> list[Path]:
     """Delete what was being built in a session and is left, and name it; runs look after their inside.
 
+    A pyramid of the image stays: whoever builds it again goes on with it.
+
     Parameters
     ----------
     folder : Path
@@ -94,7 +96,7 @@ def sweep(folder: Path, since: float) -> list[Path]:
         hour before may still be in the making: an export needs no lock.
     """
     found = [path for sub in (".", "models", "exports", "runs") for path in (folder / sub).glob("*")]
-    parts = [path for path in found if path.suffix in (".part", ".partial")]
+    parts = [path for path in found if path.suffix in (".part", ".partial") and path.stem != IMAGE]
     old = [path for path in parts if _last_written(path) < since - STILL_BUILT]
     for path in old:
         if path.is_dir() and not path.is_symlink():

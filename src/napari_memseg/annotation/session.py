@@ -204,6 +204,11 @@ class Session:
         return self.image
 
     @property
+    def source(self) -> str:
+        """What the image was opened from when the session began; a pyramid of it changes nothing here."""
+        return self._record.image.source
+
+    @property
     def classes(self) -> ClassTable:
         """What the numbers mean."""
         return self._record.classes
@@ -304,9 +309,16 @@ class Session:
         """
         if seq is not None:
             return self.snapshot(seq=seq, run=run).composite
+        return Composite(self.overlay, self.shown_runs(run), self.classes)
+
+    def shown_runs(self, run: str | None = None) -> list[RunLabels]:
+        """Return a run (by default the newest) and what shows through it, one after the other.
+
+        The newest is noted as what the user sees from now on.
+        """
         chain = run_chain(self.runs(), run or self._newest())
-        labels = [RunLabels(r, self.shape, self.classes) for r in chain]
-        return Composite(self.overlay, labels, self.classes)
+        self.overlay.run_id = chain[0].id if chain else None
+        return [RunLabels(shown, self.shape, self.classes) for shown in chain]
 
     def snapshot(self, *, seq: int | None = None, run: str | None = None) -> Snapshot:
         """Freeze what is on disk, or what was there after one stroke: to train on, or to export.

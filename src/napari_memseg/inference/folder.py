@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.plan import Plan
-from napari_memseg.inference.run_card import FOLDER, begin_run_card, read_run_card
+from napari_memseg.inference.run_card import CONFIDENCE, FOLDER, begin_run_card, read_run_card
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_memseg.inference.stages import ArrayPlan
-
-CONFIDENCE = "confidence"
-"""Name of the group, and of the output, of one byte of certainty per voxel."""
 
 LOCK = "writer.lock"
 _RUBBISH = ".discarded.part"

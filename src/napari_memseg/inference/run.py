@@ -20,7 +20,7 @@ import torch
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.classify import classify, to_ids
 from napari_memseg.inference.control import Control
-from napari_memseg.inference.folder import CONFIDENCE
+from napari_memseg.inference.run_card import CONFIDENCE
 from napari_memseg.inference.schedule import Schedule
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.tensors import Reader, crop, to_device

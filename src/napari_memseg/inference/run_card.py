@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FOLDER = "memseg"
 """Where, inside a run, its card, ledgers and intermediate arrays lie."""
+CONFIDENCE = "confidence"
+"""Name of the group, and of the output, of one byte of certainty per voxel."""
 _NAME = "run.json"
 _PARTS = ("napari-memseg", "torch", "numpy", "zarr")
 

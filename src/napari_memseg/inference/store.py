@@ -17,9 +17,9 @@ import numpy as np
 import xxhash
 
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.inference.folder import CONFIDENCE
 from napari_memseg.inference.ledger import FAILED, Ledger, Row, done_blocks
 from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.inference.run_card import CONFIDENCE
 from napari_memseg.io.arrays import chunk_files_exist, open_array
 from napari_memseg.io.pyramid import open_pyramid, write_durable
 from napari_memseg.models.base import SCORES

@@ -276,9 +276,14 @@ class Volume:
         Raises
         ------
         GeometryError
-            If a length is not a positive number.
+            If a length is not a positive number, or the source says another.
         """
         _check_lengths(voxel_size)
+        if self.voxel_size is not None and (self.voxel_size, self.unit) != (tuple(voxel_size), unit):
+            raise GeometryError(
+                f"{self.source} says that a voxel is {self.voxel_size} {self.unit or 'of no unit'}, not "
+                f"{voxel_size} {unit or ''}. Leave the voxel size out, or convert the image with another one."
+            )
         return replace(self, voxel_size=voxel_size, unit=unit)
 
     def nearest_level(self, voxel_size: tuple[float, float, float]) -> int:

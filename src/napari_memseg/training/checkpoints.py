@@ -12,12 +12,11 @@ weights of its phase, so that a training of several phases goes on where it was.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from napari_memseg.errors import CheckpointError, InputError, RunMismatchError
+from napari_memseg.errors import CheckpointError, RunMismatchError
 from napari_memseg.models.checkpoint import (
     Card,
     load_training_state,
@@ -146,11 +145,6 @@ class CheckpointSpec:
             card = replace(self, card=card).card_of(TrainingState.load(self.state(phase)))
         return save_checkpoint(self.out, model, card)
 
-    def clear(self) -> None:
-        """Remove what any phase kept beside the model, and what kills left half written."""
-        for path in beside(self.out):
-            path.unlink(missing_ok=True)
-
     def card_of(self, state: TrainingState) -> Card:
         """Return the card, with what a phase was trained on and what it reached."""
         training = {**state.identity, "steps_done": state.step, "seconds": round(state.seconds, 1)}
@@ -158,27 +152,4 @@ class CheckpointSpec:
             self.card,
             training={**self.card.training, state.phase: training},
             scores=state.scores or self.card.scores,
-        )
-
-
-def beside(out: Path) -> list[Path]:
-    """Return the files that trainings of the model ``out`` left beside it, of whatever phases."""
-    stem, part = re.escape(out.stem), r"\.[0-9a-f]{8}\.part"
-    kept = rf"{stem}\.[^.]+\.(training|best\.safetensors)({part})?|{stem}\.safetensors{part}"
-    found = out.parent.iterdir() if out.parent.is_dir() else ()
-    return sorted(path for path in found if re.fullmatch(kept, path.name))
-
-
-def refuse_unfinished(out: Path) -> None:
-    """Make sure that a new training of the model ``out`` discards no other.
-
-    Raises
-    ------
-    InputError
-        If a state is there to go on from.
-    """
-    if states := [path for path in beside(out) if path.suffix == ".training"]:
-        raise InputError(
-            f"An unfinished training of {out.name} is there: {', '.join(map(str, states))}. "
-            "Go on with it: --resume (resume=True). Or discard it: --restart (restart=True)."
         )

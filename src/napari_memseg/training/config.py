@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
+from napari_memseg.geometry import zyx
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_memseg.geometry import Zyx
 
 
@@ -87,6 +90,12 @@ class TrainConfig:
             "mirror": "".join(a for a in "zyx" if a in self.mirror),
             "patch": _listed(self.patch),
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> TrainConfig:
+        """Read what ``to_json`` wrote."""
+        patch = None if row["patch"] is None else zyx(row["patch"])
+        return cls(**{**row, "mirror": frozenset(row["mirror"]), "patch": patch})
 
     def fraction(self, step: int, seconds: float) -> float:
         """Return how much of a training is done, from 0; above 1 is overtime."""

@@ -348,9 +348,9 @@ def _identity(
 
 
 def _told_apart(volume: TrainingVolume) -> str:
-    """Name an image and how it is seen, and tell whether it is still the same."""
+    """Tell whether an image is still the same and seen alike, wherever it lies now."""
     seen = "" if volume.window is None else f" from {volume.window.low:g} to {volume.window.high:g}"
-    return f"{volume.image.source} level {volume.level} fingerprint {volume.image.fingerprint}{seen}"
+    return f"level {volume.level} fingerprint {volume.image.fingerprint}{seen}"
 
 
 def _digest(index: LabelIndex) -> str:

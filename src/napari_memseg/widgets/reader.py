@@ -11,20 +11,27 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from napari import current_viewer
+
+from napari_memseg.annotation.record import NAME as SESSION
 from napari_memseg.io.formats import FORMATS, open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.io.volume import Volume
 
 OVERVIEW_VOXELS = 2**18
 """A level with fewer says too little of the grey values."""
+VOLUME = "napari-memseg volume"
+"""In the metadata of a layer: the open volume that it shows."""
 LayerData = tuple[Any, dict[str, Any], str]
 """What napari makes a layer of: the data, its arguments, the type of layer."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return the reader for ``path``, or None where it is no volume by its looks."""
+    """Return the reader for ``path``, or None where it is neither a volume nor a session by its looks."""
     if not isinstance(path, str) or not Path(path).exists():
         return None
+    if (Path(path) / SESSION).is_file():
+        return read_session
     return read if any(known.fits(Path(path)) for known in FORMATS) else None
 
 
@@ -39,7 +46,19 @@ def read(path: str) -> list[LayerData]:
     volume = open_volume(path)
     if volume.is_labels and volume.dtype.kind in "iu":  # napari's labels are whole numbers
         return [layer(volume, "labels")]
-    return [layer(volume, "image", contrast_limits=sample_window(volume, _overview(volume)))]
+    return [layer(volume, "image", contrast_limits=sample_window(volume, overview(volume)))]
+
+
+def read_session(path: str) -> list[Any]:
+    """Open a session in the dock of the viewer at hand, which adds its layers itself."""
+    from napari_memseg.widgets.commands import show_workbench
+    from napari_memseg.widgets.desk import desk_of
+
+    viewer = current_viewer()
+    if viewer is not None:
+        show_workbench(viewer)
+        desk_of(viewer).open_session(Path(path))
+    return [(None,)]
 
 
 def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
@@ -50,11 +69,12 @@ def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
     units = {"units": (volume.unit,) * 3} if volume.unit else {}
     multiscale = len(volume.levels) > 1
     physical = {"scale": volume.voxel_size or (1.0, 1.0, 1.0), "axis_labels": ("z", "y", "x"), **units}
-    own = {"name": volume.name, "multiscale": multiscale, "metadata": {"source": volume.source}}
+    about = {"source": volume.source, VOLUME: volume}
+    own = {"name": volume.name, "multiscale": multiscale, "metadata": about}
     return list(volume.levels) if multiscale else volume.levels[0], {**own, **physical, **arguments}, kind
 
 
-def _overview(volume: Volume) -> int:
+def overview(volume: Volume) -> int:
     """Return the coarsest level that is still an image, since it is read soonest; 0 where none is."""
     sizes = [prod(array.shape) for array in volume.arrays]
     return max((level for level, size in enumerate(sizes) if size >= OVERVIEW_VOXELS), default=0)

@@ -145,7 +145,7 @@ def _provenance(session: Session, snapshot: Snapshot, runs: Sequence[Run]) -> di
     """Say where the labels come from; nothing that changes from one export to the next."""
     image = session.image
     return {
-        "image": {"source": image.source, "fingerprint": image.fingerprint, "level": session.level},
+        "image": {"source": session.source, "fingerprint": image.fingerprint, "level": session.level},
         "classes": session.classes.to_json(),
         "not_predicted": session.classes.not_predicted,
         "stroke": snapshot.seq,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napari_memseg.annotation.counts import ClassCounts
 from napari_memseg.annotation.record import IMAGE, SessionRecord
 from napari_memseg.annotation.session import Session, lay_out
+from napari_memseg.errors import InputError
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.formats import open_volume
-from napari_memseg.io.ome_zarr_metadata import level_shapes
+from napari_memseg.io.ome_zarr_metadata import check_scale, level_shapes
 from napari_memseg.io.pyramid import CHUNK
 from napari_memseg.io.source import parse_source
 from napari_memseg.models.classes import ClassTable
@@ -60,7 +61,7 @@ def folder_for(name: str, source: str | None = None, sessions: Path | None = Non
         image cannot be written to, or belongs to a Python package.
     """
     place = sessions or _beside(source) or Path.home() / HOME
-    stem = re.sub(r"[^\w.-]+", "_", name).strip("._")[:80] or "session"
+    stem = re.sub(r"[^\w.-]+", "_", name).strip("._")[:50] or "session"
     folder, number = place / f"{stem}{ENDING}", 1
     while folder.exists():
         number += 1
@@ -100,12 +101,41 @@ def new_session(
 
     A voxel size is for images whose source says none.
     """
+    check_scale(voxel_size, unit)
+    if unit and voxel_size is None:
+        raise InputError(f"The unit {unit} means nothing without a voxel size. Give both, or neither.")
     volume = open_volume(image)
     if voxel_size is not None:
         volume = volume.with_voxel_size(voxel_size, unit or volume.unit)
     classes = ClassTable.from_ids(names or (1,), dict(names))
     with Session.create(folder, volume, classes, level=level) as session:
         return session.info()
+
+
+def begin_session(
+    folder: Path, image: Volume, classes: ClassTable, level: int = 0, *, keep: bool = False
+) -> Iterator[Progress]:
+    """Begin a session on an open image; the last step carries ``session``, the path of the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session; it appears when all of it is written.
+    image : Volume
+        To be segmented.
+    classes : ClassTable
+        To paint with.
+    level : int
+        The working level; 0 where the image is kept.
+    keep : bool
+        Whether the session keeps a copy of the image, which is in memory alone.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if keep:
+        yield from keep_image(folder, image, classes)
+        return
+    Session.create(folder, image, classes, level=level).close()
+    yield Progress(stage="begin session", done=1, total=1, result={"session": str(folder)})
 
 
 def keep_image(folder: Path, image: Volume, classes: ClassTable) -> Iterator[Progress]:

@@ -14,7 +14,6 @@ it only when asked to ``restart``.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -33,11 +32,19 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
 from napari_memseg.training.agreement import check_dtypes, check_voxel_sizes
-from napari_memseg.training.checkpoints import CheckpointSpec, refuse_unfinished
+from napari_memseg.training.checkpoints import CheckpointSpec
+from napari_memseg.training.leftovers import refuse_unfinished
 from napari_memseg.training.loop import train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
 from napari_memseg.workflows.progress import Progress
-from napari_memseg.workflows.train_job import DEFAULT_ARCHITECTURE, TrainJob
+from napari_memseg.workflows.train_job import (
+    DEFAULT_ARCHITECTURE,
+    TrainJob,
+    discard,
+    remember,
+    seq_of,
+    stages_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -91,7 +98,7 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
     if not (job.resume or job.restart):
         refuse_unfinished(job.out)
     with ExitStack() as stack:
-        material = _open_material(job, stack)
+        material, seq = _open_material(job, stack)
         model, init = _build(job, material.classes)
         check_dtypes(
             [*material.volumes, *material.validation], None if init is None else init.window, job.init
@@ -101,7 +108,9 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
         spec = CheckpointSpec(out=job.out, card=card, init="" if init is None else init.sha256)
         job.out.parent.mkdir(parents=True, exist_ok=True)
         if not job.resume:
-            _tidy(job, spec)
+            discard(job.out)
+        if seq is not None:
+            remember(job, seq)
         last: Progress | None = None
         for phase in model.training_plan():
             material = yield from _prepare(job, model, phase, material, spec, control)
@@ -119,18 +128,20 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"The model cannot be put into {folder}: {above} {wrong}. Choose another --out.")
 
 
-def _open_material(job: TrainJob, stack: ExitStack) -> _Material:
+def _open_material(job: TrainJob, stack: ExitStack) -> tuple[_Material, int | None]:
+    """Return what there is to learn from; of a session with the last stroke that counts."""
     if job.session is not None:
         session = stack.enter_context(Session.open(job.session, read_only=True))
-        snapshot = stack.enter_context(session.snapshot())
+        seq = job.seq if job.seq is not None or not job.resume else seq_of(job.out)
+        snapshot = stack.enter_context(session.snapshot(seq=seq))
         volumes = [TrainingVolume(session.image, session.level, snapshot)]
         validation = _paired(job, job.val_pairs, session.level)
         check_voxel_sizes([*volumes, *validation])
-        return _Material(volumes=volumes, validation=validation, classes=session.classes)
+        return _Material(volumes=volumes, validation=validation, classes=session.classes), snapshot.seq
     volumes, validation = (_paired(job, pairs, job.level or 0) for pairs in (job.pairs, job.val_pairs))
     check_voxel_sizes([*volumes, *validation])
     classes = ClassTable.from_ids(i for volume in volumes for i in count_ids(volume.labels))
-    return _Material(volumes=volumes, validation=validation, classes=classes)
+    return _Material(volumes=volumes, validation=validation, classes=classes), None
 
 
 def _paired(job: TrainJob, pairs: Sequence[tuple[str, str]], level: int) -> list[TrainingVolume]:
@@ -208,7 +219,7 @@ def _prepare(
     """Run the stages that a phase needs over every volume; return the volumes with what they wrote."""
     if not phase.needs:
         return material
-    checkpoint = _work_folder(job) / f"{phase.name}.safetensors"
+    checkpoint = stages_folder(job.out) / f"{phase.name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, model, spec.card)
     fresh: dict[str, list[TrainingVolume]] = {"train": [], "validate": []}
@@ -217,10 +228,6 @@ def _prepare(
             folder = checkpoint.with_name(f"{phase.name}-{role}-{number}.ome.zarr")
             fresh[role].append((yield from _run_stages(job, phase, volume, checkpoint, folder, control)))
     return replace(material, volumes=fresh["train"], validation=fresh["validate"])
-
-
-def _work_folder(job: TrainJob) -> Path:
-    return job.out.with_name(f"{job.out.stem}.stages")
 
 
 def _run_stages(
@@ -270,17 +277,11 @@ def _learn(
     control.raise_if_cancelled()
 
 
-def _tidy(job: TrainJob, spec: CheckpointSpec) -> None:
-    """Remove all that a training left beside its model."""
-    spec.clear()
-    shutil.rmtree(_work_folder(job), ignore_errors=True)
-
-
 def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | None) -> Progress:
     """Put the model in its place, remove what it took, and tell what it came to."""
     phases = [phase.name for phase in model.training_plan()]
     card = spec.publish(model, phases)
-    _tidy(job, spec)
+    discard(job.out)
     trained = [card.training[phase] for phase in phases if phase in card.training]
     steps = sum(phase["steps_done"] for phase in trained)
     return Progress(

@@ -1,0 +1,88 @@
+"""Find the volume behind a layer, whoever loaded it: by what it remembers, by its path, or in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+from numpy.typing import NDArray
+
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.io.formats import open_volume
+from napari_memseg.io.units import unit_name
+from napari_memseg.io.volume import Volume
+from napari_memseg.widgets.napari_compat import level_shapes
+from napari_memseg.widgets.reader import VOLUME
+
+CHUNK: Zyx = (32, 128, 128)
+"""What is read at once of an array in memory, in voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The volume that a layer shows."""
+
+    volume: Volume
+    in_memory: bool
+    """Whether no file of it is known, so that a session keeps a copy."""
+
+
+def adopt(layer: Image) -> Adopted:
+    """Return the volume that an image layer shows; may take as long as opening a file.
+
+    Raises
+    ------
+    InputError
+        If it is no grey volume (z, y, x).
+    """
+    if isinstance(known := layer.metadata.get(VOLUME), Volume):
+        return Adopted(known, in_memory=False)
+    if layer.rgb or layer.ndim != 3:
+        what = "colour" if layer.rgb else f"{layer.ndim}-dimensional"
+        raise InputError(
+            f"The layer {layer.name!r} is {what}, and a session needs a grey volume (z, y, x). "
+            "Choose one channel and one time first (Layers > Split Stack), then take that layer."
+        )
+    opened = _by_path(layer)
+    return Adopted(opened or _in_memory(layer), in_memory=opened is None)
+
+
+def _by_path(layer: Image) -> Volume | None:
+    """Open the file that another reader loaded, if it holds what the layer shows."""
+    path = layer.metadata.get("source") or layer.source.path
+    try:
+        volume = open_volume(str(path)) if path else None
+    except InputError:
+        return None
+    same = volume is not None and volume.shape == level_shapes(layer)[0]
+    return volume if same and volume is not None and volume.dtype == np.dtype(layer.dtype) else None
+
+
+def _in_memory(layer: Image) -> Volume:
+    finest = layer.data[0] if layer.multiscale else layer.data
+    unit = unit_name(str(layer.units[-1])) if len({*map(str, layer.units)}) == 1 else None
+    z, y, x = (float(length) for length in layer.scale)
+    return Volume(
+        arrays=[_Array(finest)],
+        voxel_size=(z, y, x) if unit else None,
+        unit=unit,
+        name=layer.name,
+        source=f"layer {layer.name!r}",
+        format="memory",
+    )
+
+
+class _Array:
+    """A numpy, dask or other array as formats give one."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = zyx(data.shape)
+        self.dtype = np.dtype(data.dtype)
+        self.chunks = zyx(map(min, getattr(data, "chunksize", CHUNK), self.shape))
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
+        return np.array(self._data[index])

@@ -1,0 +1,124 @@
+"""The classes of a session as a table: choose one to paint with, rename, recolour, see how much there is."""
+
+from __future__ import annotations
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_memseg.errors import MemsegError
+from napari_memseg.models.classes import LabelClass
+from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.keys import class_key, shown
+from napari_memseg.widgets.layers import BACKGROUND_TINT, value_of
+
+COLOR, NAME, ID, KEY, PAINTED = range(5)
+HEADS = ("", "class", "id", "key", "painted")
+
+
+class ClassList(QTableWidget):
+    """Classes, background among them; a click takes the brush of one."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(0, len(HEADS))
+        self._desk = desk
+        self._filling = False
+        self.setHorizontalHeaderLabels(HEADS)
+        self.verticalHeader().hide()
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        for column in range(len(HEADS)):
+            stretch = (
+                QHeaderView.ResizeMode.Stretch if column == NAME else QHeaderView.ResizeMode.ResizeToContents
+            )
+            self.horizontalHeader().setSectionResizeMode(column, stretch)
+        self.setToolTip("Click to paint with a class; double-click to change its name or colour")
+        self.cellClicked.connect(self._on_click)
+        self.cellDoubleClicked.connect(self._on_double_click)
+        self.itemChanged.connect(self._on_edit)
+        desk.session_changed.connect(self.fill)
+        desk.classes_changed.connect(self.fill)
+        desk.counted.connect(self._show_counts)
+        desk.chosen.connect(self._show_chosen)
+        self.fill()
+
+    def fill(self) -> None:
+        """Show the classes of the session."""
+        session = self._desk.session
+        classes = list(session.classes) if session else []
+        self._filling = True
+        self.setRowCount(len(classes))
+        for row, one in enumerate(classes):
+            self._fill_row(row, one)
+        self._filling = False
+        self._show_counts(self._desk.counting.voxels if self._desk.counting else {})
+        height = self.horizontalHeader().height() + sum(self.rowHeight(row) for row in range(len(classes)))
+        self.setFixedHeight(min(height + 4, 260))
+
+    def _fill_row(self, row: int, one: LabelClass) -> None:
+        color, name, number, key, painted = (QTableWidgetItem() for _ in HEADS)
+        color.setIcon(_swatch(one.color if one.id else BACKGROUND_TINT))
+        color.setToolTip("Double-click to choose another colour" if one.id else "Background shows as a tint")
+        name.setText(one.name)
+        number.setText(str(one.id))
+        key.setText(shown(class_key(row)))
+        for column, item in enumerate((color, name, number, key, painted)):
+            flags = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
+            item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if column == NAME and one.id else flags)
+            self.setItem(row, column, item)
+
+    def _class(self, row: int) -> LabelClass | None:
+        session = self._desk.session
+        classes = list(session.classes) if session else []
+        return classes[row] if 0 <= row < len(classes) else None
+
+    def _show_counts(self, voxels: dict[int, int]) -> None:
+        self._filling = True
+        for row in range(self.rowCount()):
+            one, item = self._class(row), self.item(row, PAINTED)
+            if one is not None and item is not None:
+                item.setText(f"{voxels.get(one.id, 0):,}")
+        self._filling = False
+
+    def _show_chosen(self, value: int) -> None:
+        """Mark the class whose brush is taken, however it was."""
+        session = self._desk.session
+        for row, one in enumerate(session.classes if session else ()):
+            if session is not None and value_of(session.classes, one.id) == value:
+                self.selectRow(row)
+                return
+        self.clearSelection()
+
+    def _on_click(self, row: int, _: int) -> None:
+        if (one := self._class(row)) is not None:
+            self._desk.choose(one.id)
+
+    def _on_double_click(self, row: int, column: int) -> None:
+        one = self._class(row)
+        if column == COLOR and one is not None and one.id:
+            color = QColorDialog.getColor(QColor(one.color), self, f"Colour of {one.name}")
+            if color.isValid():
+                self._rename(one, one.name, color.name())
+
+    def _on_edit(self, item: QTableWidgetItem) -> None:
+        one = self._class(item.row())
+        if not self._filling and item.column() == NAME and one is not None and item.text() != one.name:
+            self._rename(one, item.text(), one.color)
+
+    def _rename(self, one: LabelClass, name: str, color: str) -> None:
+        try:
+            self._desk.rename_class(one.id, name, color)
+        except MemsegError as error:
+            show_error(str(error))
+        self.fill()
+
+
+def _swatch(color: str) -> QIcon:
+    pixels = QPixmap(16, 16)
+    pixels.fill(QColor(color))
+    icon = QIcon(pixels)
+    icon.addPixmap(pixels, QIcon.Mode.Selected)
+    return icon

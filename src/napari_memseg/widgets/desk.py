@@ -1,0 +1,301 @@
+"""One session in one viewer: what the pages of the dock talk to.
+
+The desk outlives the dock, which may be closed and opened again, and it never waits:
+jobs run in child processes, and only its slots, on the GUI thread, touch layers::
+
+    pages ──ask──> Desk ──> Session (strokes, SQLite)
+                    │└────> SessionLayers: image, result, corrections
+                    └─────> JobRelay: train, segment, export, pyramid ──> child processes
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from napari import Viewer
+from napari.layers import Labels, Layer
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import Box
+from napari_memseg.io.volume import Volume
+from napari_memseg.widgets.counting import Counting
+from napari_memseg.widgets.guards import Guard3D
+from napari_memseg.widgets.layers import value_of
+from napari_memseg.widgets.napari_compat import main_window, unwrapped
+from napari_memseg.widgets.painting import PAINTING
+from napari_memseg.widgets.relay import JobRelay, Outcome
+from napari_memseg.widgets.segmenting import Segmenting
+from napari_memseg.widgets.session_layers import SessionLayers
+from napari_memseg.widgets.settings import setting
+from napari_memseg.widgets.view import visible_box
+from napari_memseg.workflows.child_process import close_children
+
+_NAME = "napari-memseg desk"
+_log = logging.getLogger(__name__)
+
+
+def desk_of(viewer: Viewer) -> Desk:
+    """Return the desk of a viewer; there is one, from the first time that somebody asks."""
+    viewer = unwrapped(viewer)
+    found = main_window(viewer).findChild(Desk, _NAME)
+    return found if isinstance(found, Desk) else Desk(viewer)
+
+
+class Desk(QObject):
+    """A session, its layers and its jobs in a viewer.
+
+    Attributes
+    ----------
+    session : Session or None
+        The one that is open.
+    shown : SessionLayers or None
+        Its layers.
+    training, exporting, building, machine : JobRelay
+        Jobs in child processes: to train, to export, to build a pyramid, to describe this machine.
+    segmenting : Segmenting
+        Runs, shown while they come in.
+
+    Signals
+    -------
+    session_changed
+        Another session is open, or none.
+    classes_changed
+        Names, colours or classes are others.
+    models_changed
+        There may be another model.
+    layers_changed
+        One of the session's layers came or went.
+    counted : dict
+        Painted voxels by class id.
+    chosen : int
+        The value that the brush paints.
+    stored : str
+        The state of the overlay.
+    """
+
+    session_changed = Signal()
+    classes_changed = Signal()
+    models_changed = Signal()
+    layers_changed = Signal()
+    counted = Signal(object)
+    chosen = Signal(int)
+    stored = Signal(str)
+
+    def __init__(self, viewer: Viewer) -> None:
+        window = main_window(viewer)
+        super().__init__(window)
+        self.setObjectName(_NAME)
+        self.viewer = viewer
+        self.session: Session | None = None
+        self.shown: SessionLayers | None = None
+        self.counting: Counting | None = None
+        self.training, self.exporting, self.building, self.machine = (JobRelay(self) for _ in range(4))
+        self.segmenting = Segmenting(self)
+        self.training.ended.connect(self._on_trained)
+        self.building.ended.connect(self._on_built)
+        self._guard = Guard3D(viewer, self)
+        self._closing = False
+        self._window = window
+        window.installEventFilter(self)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._quit)
+        self.describe_machine()
+
+    # The session
+
+    def open_session(self, folder: Path, *, image: Volume | None = None, layer: Layer | None = None) -> bool:
+        """Open a session folder, for editing if nobody else does, and show it.
+
+        Parameters
+        ----------
+        folder : Path
+            Of the session.
+        image : Volume, optional
+            Its image, if it is open already.
+        layer : Layer, optional
+            A layer that shows the image already.
+
+        Returns
+        -------
+        bool
+            Whether it is open; if not, the user was told why.
+        """
+        if why := self.why_not_close():
+            show_error(why)
+            return False
+        try:
+            session = Session.open(folder, read_only=None, image=image)
+            session.image  # noqa: B018 - fails here if it is gone, not when it is to be shown
+        except InputError as error:
+            show_error(str(error))
+            return False
+        self.close_session()
+        self._take(session, layer)
+        for note in session.notes:
+            show_info(note[:1].upper() + note[1:])
+        return True
+
+    def _take(self, session: Session, layer: Layer | None) -> None:
+        self.session = session
+        self.shown = SessionLayers(self.viewer, session, layer, self)
+        self.shown.changed.connect(self.layers_changed)
+        self.shown.stored.connect(self.stored)
+        self.shown.chosen.connect(self.chosen)
+        self.counting = Counting(session, self)
+        self.counting.counted.connect(self.counted)
+        self.shown.painted.connect(self.counting.changed)
+        self.viewer.dims.axis_labels = ("z", "y", "x")[-self.viewer.dims.ndim :]
+        self.session_changed.emit()
+        self.stored.emit(session.overlay.state)
+
+    def why_not_close(self) -> str:
+        """Say why the session cannot be closed now; nothing where it can."""
+        busy = {"training": self.training, "run": self.segmenting.relay, "export": self.exporting}
+        going = [name for name, relay in busy.items() if relay.busy]
+        return (
+            f"A {going[0]} of this session is going on. Stop it first; it can be continued." if going else ""
+        )
+
+    def close_session(self, *, remove_layers: bool = True) -> None:
+        """Store what is pending, let others edit, and take the session's layers away."""
+        if self.session is None:
+            return
+        session, self.session = self.session, None
+        if self.shown is not None:
+            self.shown.close(remove=remove_layers)
+            self.shown = None
+        if self.counting is not None:
+            self.counting.close()
+            self.counting = None
+        try:
+            session.close()
+        except InputError as error:
+            show_error(str(error))
+        self.session_changed.emit()
+
+    def save(self) -> None:
+        """Store what is painted and not stored yet."""
+        if self.shown is not None and self.shown.painter is not None:
+            self.shown.painter.save()
+
+    def show_layers(self) -> None:
+        """Show the session's layers that somebody deleted."""
+        if self.shown is not None:
+            self.shown.show()
+
+    # Classes
+
+    def choose(self, class_id: int) -> None:
+        """Take the brush of a class: whatever layer was chosen before, strokes go to the corrections."""
+        if self.session is None or self.shown is None:
+            return
+        if self.shown.corrections is None:
+            self.shown.show()
+        layer = self.shown.corrections
+        assert isinstance(layer, Labels)
+        layer.visible = True
+        self.viewer.layers.selection.active = layer
+        layer.selected_label = value_of(self.session.classes, class_id)
+        if str(layer.mode) not in PAINTING or str(layer.mode) == "erase":
+            layer.mode = "paint"
+
+    def add_class(self, class_id: int, name: str) -> None:
+        """Add a class to the session."""
+        if self.session is not None:
+            before = self.session.overlay
+            self.session.add_class(class_id, name)
+            if self.session.overlay is not before:  # ids of a wider dtype: another array
+                self._reopen()
+            self._on_classes()
+
+    def rename_class(self, class_id: int, name: str, color: str | None = None) -> None:
+        """Give a class another name or colour."""
+        if self.session is not None:
+            self.session.rename_class(class_id, name, color)
+            self._on_classes()
+
+    def _on_classes(self) -> None:
+        if self.shown is not None:
+            self.shown.recolor()
+        self.classes_changed.emit()
+
+    def _reopen(self) -> None:
+        session = self.session
+        if session is None or self.shown is None or self.counting is None:
+            return
+        image = self.shown.image
+        self.shown.close(remove=True)
+        self.counting.close()
+        self._take(session, image)
+
+    # The view
+
+    def visible_box(self) -> Box | None:
+        """Return what is on the screen, in voxels of the working level; None where nothing is shown."""
+        if self.session is None or self.shown is None:
+            return None
+        layer = self.shown.corrections or self.shown.result
+        return None if layer is None else visible_box(self.viewer, layer, self.session.shape)
+
+    # Jobs
+
+    def describe_machine(self) -> None:
+        """Ask a child process what there is to compute on; it stays, so that the next job begins at once."""
+        if not self.machine.busy:
+            workflow = "napari_memseg.workflows.machine:describe_machine"
+            self.machine.start("asking what there is to compute on", workflow, setting("device"))
+
+    def _on_trained(self, outcome: Outcome) -> None:
+        self.models_changed.emit()
+        if outcome.error is not None:
+            show_error(str(outcome.error))
+        self._replace_dead_child(outcome)
+
+    def _on_built(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            show_error(str(outcome.error))
+        elif outcome.result and self.session is not None and self.shown is not None:
+            self.session.reopen_image()
+            if len(self.session.image.arrays) > 1:
+                self.shown.replace_image()
+
+    def _replace_dead_child(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.describe_machine()
+
+    # The end
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Store strokes when the window loses focus or is to be closed; end when it is gone."""
+        if event.type() == QEvent.Type.WindowDeactivate:
+            self.save()
+        elif event.type() == QEvent.Type.Close:
+            self.save()
+            self._closing = True
+            QTimer.singleShot(0, self._stay)
+            if not self._window.isVisible():
+                self._end()
+        elif event.type() == QEvent.Type.Hide and self._closing:
+            self._end()
+        return False
+
+    def _stay(self) -> None:
+        """Take note that somebody was asked, and did not want to close the window."""
+        self._closing = False
+
+    def _end(self) -> None:
+        """Stop jobs, so that they can be continued, and close the session; layers go with their viewer."""
+        for relay in (self.training, self.segmenting.relay, self.exporting, self.building, self.machine):
+            relay.cancel()
+        self.segmenting.close()
+        self.close_session(remove_layers=False)
+
+    def _quit(self) -> None:
+        self._end()
+        close_children()

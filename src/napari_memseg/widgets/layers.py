@@ -1,0 +1,118 @@
+"""The layers of a session: its image, the result, and the corrections on top.
+
+Only the corrections can be painted on, and they hold nothing but a person's opinions;
+the result shows them over what was predicted::
+
+    corrections   the overlay      editable
+    result        the composite    read-only, multiscale
+    confidence    of a run         read-only, optional
+    image         as it was        read-only
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_memseg.annotation.composite import Composite
+from napari_memseg.annotation.session import Session
+from napari_memseg.io.intensity import sample_window
+from napari_memseg.io.volume import Volume
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.widgets.reader import layer as layer_of
+from napari_memseg.widgets.reader import overview
+
+BACKGROUND_TINT = "#8fa3b8"
+"""Of voxels that a person declared background."""
+TRANSPARENT = "transparent"
+
+
+def image_layer(volume: Volume, **arguments: Any) -> Image:
+    """Make the layer of an image, with grey values from a sample of it unless they are given."""
+    if "contrast_limits" not in arguments:
+        arguments["contrast_limits"] = sample_window(volume, overview(volume))
+    data, settings, _ = layer_of(volume, "image", **arguments)
+    return Image(data, **settings)
+
+
+def result_layer(session: Session, levels: tuple[Composite, ...]) -> Labels:
+    """Make the read-only layer of what is to be seen: opinions over predictions."""
+    found = Labels(
+        list(levels),
+        multiscale=True,
+        name="result",
+        opacity=0.45,
+        colormap=result_colors(session.classes),
+        **grid(session),
+    )
+    found.editable = False
+    return found
+
+
+def corrections_layer(session: Session, brush_size: int) -> Labels:
+    """Make the layer that is painted on."""
+    found = Labels(
+        session.overlay,
+        name="corrections",
+        opacity=0.7,
+        colormap=corrections_colors(session.classes),
+        **grid(session),
+    )
+    found.brush_size = brush_size
+    found.editable = not session.read_only
+    return found
+
+
+def confidence_layer(session: Session, run: Volume) -> Image:
+    """Make the layer of how sure a run is: 0 to 254; hidden until somebody looks."""
+    return Image(
+        list(run.levels),
+        multiscale=True,
+        name="confidence",
+        colormap="inferno",
+        contrast_limits=(0, 254),
+        visible=False,
+        opacity=0.6,
+        **grid(session),
+    )
+
+
+def grid(session: Session) -> dict[str, Any]:
+    """Say where a session's voxels lie: each in the middle of those of level 0 that it covers."""
+    image = session.image
+    finest, factors = image.voxel_size or (1.0, 1.0, 1.0), image.scale(session.level)
+    scale = tuple(length * factor for length, factor in zip(finest, factors, strict=True))
+    middle = tuple(length * (factor - 1) / 2 for length, factor in zip(finest, factors, strict=True))
+    units = {"units": (image.unit,) * 3} if image.unit else {}
+    return {"scale": scale, "translate": middle, "axis_labels": ("z", "y", "x"), **units}
+
+
+def result_colors(classes: ClassTable) -> DirectLabelColormap:
+    """Return the colours of a result: background and what nobody predicted cannot be seen."""
+    return _colors(classes, {})
+
+
+def corrections_colors(classes: ClassTable) -> DirectLabelColormap:
+    """Return the colours of corrections, where "this is background" shows as a tint."""
+    return _colors(classes, {classes.background_opinion: BACKGROUND_TINT})
+
+
+def _colors(classes: ClassTable, more: dict[int | None, str]) -> DirectLabelColormap:
+    colors: dict[int | None, str] = {c.id: c.color for c in classes}
+    colors.update({None: TRANSPARENT, 0: TRANSPARENT})
+    colors.update(more)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def value_of(classes: ClassTable, class_id: int) -> int:
+    """Return what is painted for a class: its id, or for background the opinion that says so."""
+    return class_id or classes.background_opinion
+
+
+def bytes_of(layer: Any) -> int:
+    """Return how large an image or labels layer would be in memory at its finest level."""
+    finest = layer.data[0] if layer.multiscale else layer.data
+    return int(np.prod(finest.shape, dtype=np.int64)) * int(np.dtype(finest.dtype).itemsize)

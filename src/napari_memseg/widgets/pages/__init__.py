@@ -1,0 +1,1 @@
+"""The pages of the dock, one for each step of the loop."""

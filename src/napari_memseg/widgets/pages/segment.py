@@ -1,0 +1,217 @@
+"""Segment: predict the volume or a part of it, watch it fill in; pause, cancel, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.run_card import has_run_card, read_run_card
+from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.pages.page import NO_SESSION, Page
+from napari_memseg.widgets.parts import Button, Hint, JobBar, duration, form, group, row, size_of
+from napari_memseg.widgets.region import RegionChoice
+from napari_memseg.widgets.relay import Outcome
+from napari_memseg.widgets.settings import setting
+from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.session import models_in
+
+
+class SegmentPage(Page):
+    """From a model to a result that fills in while one looks."""
+
+    title: ClassVar[str] = "Segment"
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._build_choices()
+        self._build_job()
+        self.column.addStretch()
+        relay = desk.segmenting.relay
+        relay.stepped.connect(self._on_step)
+        relay.ended.connect(self._on_end)
+        desk.training.ended.connect(lambda _: self.refresh())
+        self.refresh()
+
+    def _build_choices(self) -> None:
+        self.model = QComboBox()
+        self.model.setToolTip("Models that were trained in this session, the newest first")
+        self.browse = Button("…", self._browse, "A model from elsewhere")
+        self.region = RegionChoice(self.desk)
+        self.region.kind.currentIndexChanged.connect(lambda _: self._allow())
+        self.level = Hint()
+        self.confidence = QCheckBox("also store how sure the network is")
+        self.confidence.setChecked(bool(setting("confidence")))
+        self.choices = group(
+            "Run",
+            form(Model=row(self.model, self.browse), Region=self.region, Level=self.level),
+            self.confidence,
+        )
+        self.add(self.choices)
+
+    def _build_job(self) -> None:
+        self.segment = Button("Segment", self._segment, "What is looked at comes first")
+        self.pause = Button("Pause", self._pause)
+        self.cancel = Button("Cancel", self._cancel, "What is finished is kept; Resume goes on from there")
+        self.resume = Button("Resume", self._resume, "Go on with the run that was not finished")
+        self.bar = JobBar()
+        self.runs = Hint()
+        self.job = group(
+            "Progress",
+            row(self.segment, self.resume, self.pause, self.cancel),
+            self.segment.reason,
+            self.bar,
+            self.runs,
+        )
+        self.add(self.job)
+
+    # What is there
+
+    def refresh(self) -> None:
+        """List models and runs, and say what to do next."""
+        session, busy = self.desk.session, self.desk.segmenting.relay.busy
+        self.choices.setVisible(session is not None)
+        self.job.setVisible(session is not None)
+        self.choices.setEnabled(not busy)
+        self.segment.setVisible(not busy)
+        self.pause.setVisible(busy)
+        self.cancel.setVisible(busy)
+        self.pause.setText("Resume" if self.desk.segmenting.relay.paused else "Pause")
+        if session is None:
+            self.resume.setVisible(False)
+            self.hint.say(NO_SESSION)
+            return
+        self._list_models(session)
+        unfinished = None if busy else unfinished_run(session)
+        self.resume.setVisible(unfinished is not None)
+        self.level.say(_level_text(session))
+        self.runs.say(_runs_text(session))
+        self.hint.say(self._next(session, unfinished))
+        self._allow()
+
+    def _list_models(self, session: Session) -> None:
+        chosen = self.model.currentData()
+        known = [self.model.itemData(n) for n in range(self.model.count())]
+        models = models_in(session.path)
+        elsewhere = [path for path in known if path not in models and path.parent != session.path / "models"]
+        self.model.clear()
+        for path in [*models, *elsewhere]:
+            self.model.addItem(path.stem, path)
+        new = [path for path in models if path not in known]
+        self.model.setCurrentIndex(max(self.model.findData(new[0] if new else chosen), 0))
+
+    def _next(self, session: Session, unfinished: Path | None) -> str:
+        if self.desk.segmenting.relay.busy:
+            return "Labels fill in where you look. Go on painting: no prediction overwrites a correction."
+        if not self.model.count():
+            return "There is no model yet: train one, on the page Train, or choose a file with “…”."
+        if unfinished is not None:
+            return f"Run {unfinished.name} was not finished: resume it, or begin another."
+        if session.runs():
+            return "Next: correct what is wrong, on the page Correct, and train again."
+        return "The network predicts tile by tile; memory does not grow with the volume."
+
+    def _allow(self) -> None:
+        missing = "There is no model yet." if not self.model.count() else self.region.why_not()
+        self.segment.allow(missing)
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose a model", "", "Models (*.safetensors)")
+        if path:
+            self.model.addItem(Path(path).stem, Path(path))
+            self.model.setCurrentIndex(self.model.count() - 1)
+            self.refresh()
+
+    # The run
+
+    def _segment(self) -> None:
+        if why := self.region.why_not():
+            self.segment.allow(why)
+            return
+        box = self.region.box()
+        config = SegmentConfig(
+            box=None if box is None else str(box),
+            confidence=self.confidence.isChecked(),
+            device=setting("device"),
+        )
+        self._begin(self.model.currentData(), config)
+
+    def _resume(self) -> None:
+        """Go on with the unfinished run, by the model and the plan that it was begun with."""
+        session = self.desk.session
+        run = None if session is None else unfinished_run(session)
+        if run is not None:
+            self._begin(*begun_with(run))
+
+    def _begin(self, model: Path, config: SegmentConfig) -> None:
+        self.desk.save()
+        self.desk.segmenting.start(model, config)
+        self.bar.wait("Planning the run…")
+        self.refresh()
+
+    def _pause(self) -> None:
+        relay = self.desk.segmenting.relay
+        if relay.paused:
+            relay.resume()
+        else:
+            relay.pause()
+        self.refresh()
+
+    def _cancel(self) -> None:
+        self.desk.segmenting.relay.cancel()
+        self.bar.wait("Cancelling after the tiles at hand…")
+
+    def _on_step(self, step: Progress) -> None:
+        if not self.desk.segmenting.relay.paused:
+            self.bar.show_step(step)
+
+    def _on_end(self, outcome: Outcome) -> None:
+        self.bar.clear(_ending(outcome))
+        self.refresh()
+
+
+def unfinished_run(session: Session) -> Path | None:
+    """Return the newest run if it was begun and not finished."""
+    runs = session.runs()
+    begun = runs[-1].path if runs and has_run_card(runs[-1].path) else None
+    return begun if begun is not None and not runs[-1].is_finished else None
+
+
+def begun_with(run: Path) -> tuple[Path, SegmentConfig]:
+    """Return the model and the settings that a run was begun with."""
+    plan = read_run_card(run)["plan"]
+    config = SegmentConfig(
+        tile=tuple(plan["core"]),
+        chunk=plan["chunk"][0],
+        precision=plan["precision"],
+        device=plan["device"],
+        threads=plan["threads"],
+        box=plan["region"],
+        window=(plan["window"]["low"], plan["window"]["high"]),
+        confidence=plan["confidence"],
+    )
+    return Path(plan["model"]), config
+
+
+def _level_text(session: Session) -> str:
+    return f"{session.level}, {size_of(session.image, session.level)}: that of the session"
+
+
+def _runs_text(session: Session) -> str:
+    runs = session.runs()
+    if not runs:
+        return ""
+    states = (f"{run.id} {'finished' if run.is_finished else 'unfinished'}" for run in runs[-4:])
+    return f"Runs: {', '.join(states)}. The newest is shown, over those before."
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return str(outcome.error)
+    if outcome.cancelled or outcome.result is None:
+        return "Cancelled. What is finished is kept and shown; Resume goes on from there."
+    result = outcome.result
+    return f"Done: {result['voxels']:,} voxels in {duration(result['seconds'])}, on {result['device']}."

@@ -1,0 +1,182 @@
+"""From mouse and keys to the journal: where a stroke begins and ends, undo, and a disk that refuses.
+
+napari paints on the overlay as on any array. Here is said what belongs together::
+
+    button down ──> begin_stroke    dab, dab, dab    button up ──> commit: on disk
+                                    (a second's worth at most is in memory alone)
+
+Strokes are stored before anything could take them away: another layer is chosen, the
+window loses focus or is closed, the layer is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from napari.layers import Labels
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_memseg.annotation.indexing import MOST_VOXELS
+from napari_memseg.annotation.overlay import Overlay
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import Box
+from napari_memseg.widgets.napari_compat import patch, shown_box
+
+STORE_MS = 1000
+"""What is painted with the button down reaches the disk after so long."""
+PAINTING = ("paint", "erase", "fill", "polygon")
+"""Modes of a labels layer that change it."""
+MOST_FILLED = 4096**2
+"""Voxels that napari's fill may look at; beyond, the viewer would stand still."""
+UNDO, REDO = "Control-Z", "Control-Shift-Z"
+
+
+class Painter(QObject):
+    """Who turns what happens on a corrections layer into strokes of its overlay.
+
+    Signals
+    -------
+    changed : Box
+        Voxels whose opinions changed.
+    stored : str
+        The state of the overlay, whenever it may be another: ``saved``, ``pending``, ``failed``.
+    """
+
+    changed = Signal(object)
+    stored = Signal(str)
+
+    def __init__(self, layer: Labels, overlay: Overlay, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.layer, self.overlay = layer, overlay
+        self._timer = QTimer(self, interval=STORE_MS, singleShot=True)
+        self._timer.timeout.connect(self._store_pending)
+        overlay.changed.append(self._on_change)
+        layer.mouse_drag_callbacks.insert(0, self._stroke)
+        layer.bind_key(UNDO, self._on_undo, overwrite=True)
+        layer.bind_key(REDO, self._on_redo, overwrite=True)
+        layer.events.mode.connect(self.save)
+        layer.events.visible.connect(self.save)
+
+    def save(self) -> bool:
+        """Store what is pending and close the stroke; return whether all is on disk."""
+        with self._answering():
+            self.overlay.commit()
+        self._tell()
+        return self.overlay.state == "saved"
+
+    def undo(self) -> None:
+        """Take back the last step, of this day or an earlier one."""
+        self._walk(self.overlay.undo, "Nothing to undo: there is no step before.")
+
+    def redo(self) -> None:
+        """Bring back what undo took."""
+        self._walk(self.overlay.redo, "Nothing to redo.")
+
+    def retry(self) -> None:
+        """Paint again, if the disk takes it again."""
+        with self._answering():
+            self.overlay.retry()
+        self.layer.editable = self.overlay.state != "failed"
+        self._tell()
+
+    def close(self) -> None:
+        """Store what is pending, and listen no more."""
+        self.save()
+        self._timer.stop()
+        self.overlay.changed.remove(self._on_change)
+        self.layer.events.mode.disconnect(self.save)
+        self.layer.events.visible.disconnect(self.save)
+        self.layer.mouse_drag_callbacks.remove(self._stroke)
+
+    # What napari tells
+
+    def _stroke(self, layer: Labels, event: Any) -> Iterator[None]:
+        """Begin a stroke at button down, before napari paints; store it at button up."""
+        mode = str(layer.mode)
+        if mode not in PAINTING or not layer.editable:
+            return
+        if mode == "fill" and (why := self._too_much_to_fill()):
+            layer.mode = "pan_zoom"
+            show_info(why)
+            return
+        erases = mode == "erase" or layer.selected_label == 0
+        with self._answering():
+            self.overlay.begin_stroke(tool=mode, kind="withdraw" if erases else "paint")
+        yield
+        while event.type == "mouse_move":
+            yield
+        self.save()
+
+    def _too_much_to_fill(self) -> str:
+        shape, dims = self.overlay.shape, self.layer.n_edit_dimensions
+        size = shape[0] * shape[1] * shape[2]
+        if dims == 3 and size > MOST_FILLED:
+            return (
+                f"Filling in 3D would look at all {size:,} voxels. Choose 'n edit dim: 2' in the "
+                "layer controls, or paint with a large brush."
+            )
+        shown = shown_box(self.layer)
+        if dims == 2 and shown is not None and shown[0].size > MOST_FILLED:
+            return f"This slice has {shown[0].size:,} voxels, too many to fill. Paint with a large brush."
+        return ""
+
+    def _on_undo(self, layer: Labels) -> None:
+        self.undo()
+
+    def _on_redo(self, layer: Labels) -> None:
+        self.redo()
+
+    # What the overlay tells
+
+    def _on_change(self, box: Box) -> None:
+        if self.overlay.state == "failed":
+            QTimer.singleShot(0, self._stop)
+        elif self.overlay.has_pending and not self._timer.isActive():
+            self._timer.start()
+        self.changed.emit(box)
+        self._tell()
+
+    def _store_pending(self) -> None:
+        with self._answering():
+            self.overlay.flush()
+        self._tell()
+
+    def _walk(self, step: Callable[[], int | None], nothing: str) -> None:
+        boxes: list[Box] = []
+        self.overlay.changed.append(boxes.append)
+        try:
+            with self._answering():
+                if step() is None:
+                    show_info(nothing)
+        finally:
+            self.overlay.changed.remove(boxes.append)
+        for box in boxes:
+            self._patch(box)
+        self._tell()
+
+    def _patch(self, box: Box) -> None:
+        """Show what is in memory now, where it is on the screen; napari did not make this change."""
+        shown = shown_box(self.layer)
+        part = box if shown is None else box & shown[0]
+        if shown is not None and not part.is_empty and part.size <= MOST_VOXELS:
+            patch(self.layer, part, 0, self.overlay.read(part))
+
+    def _stop(self) -> None:
+        """Paint no more until the disk takes it: what cannot be kept must not be seen."""
+        self.layer.editable = False
+        self._patch(Box.whole(self.overlay.shape))
+        self._tell()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Say what went wrong; the overlay has gone back to what is on disk."""
+        try:
+            yield
+        except InputError as error:
+            show_error(str(error))
+
+    def _tell(self) -> None:
+        self.stored.emit(self.overlay.state)

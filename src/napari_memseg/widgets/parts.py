@@ -1,0 +1,157 @@
+"""Small pieces that the pages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_memseg.geometry import Zyx
+from napari_memseg.io.volume import Volume
+from napari_memseg.workflows.progress import Progress
+
+
+class Hint(QLabel):
+    """A sentence that says what to do next; takes no room when there is nothing to say."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Show a sentence, or nothing."""
+        self.setText(text)
+        self.setVisible(bool(text))
+
+
+class Button(QPushButton):
+    """A button that says why it cannot be pressed: in its tool tip, and in a line below it."""
+
+    def __init__(self, text: str, action: Callable[[], object], tip: str = "") -> None:
+        super().__init__(text)
+        self.tip = tip
+        self.reason = Hint()
+        self.setToolTip(tip)
+        self.clicked.connect(lambda: action())
+
+    def allow(self, why_not: str = "", *, quiet: bool = False) -> None:
+        """Make the button work, or say why it does not; ``quiet`` says it in the tool tip alone."""
+        self.setEnabled(not why_not)
+        self.setToolTip(why_not or self.tip)
+        self.reason.say("" if quiet else why_not)
+
+
+class JobBar(QWidget):
+    """How far a job is, and how long it will take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar = QProgressBar()
+        self._text = Hint()
+        layout = column(self)
+        layout.addWidget(self._bar)
+        layout.addWidget(self._text)
+        self.clear()
+
+    def show_step(self, step: Progress) -> None:
+        """Show a step of a job."""
+        self._bar.setVisible(True)
+        self._bar.setRange(0, max(step.total, 1))
+        self._bar.setValue(step.done)
+        self._text.say(f"{step.stage}: {step.done} of {step.total}{_left(step.seconds_left)}")
+
+    def wait(self, text: str) -> None:
+        """Say that something was begun, and nothing is known yet."""
+        self._bar.setVisible(True)
+        self._bar.setRange(0, 0)
+        self._text.say(text)
+
+    def clear(self, text: str = "") -> None:
+        """Show no job, and perhaps what the last one came to."""
+        self._bar.setVisible(False)
+        self._text.say(text)
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f", about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, as people do."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size_text(count: float) -> str:
+    """Say how many bytes, as people do."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def shape_text(shape: Zyx) -> str:
+    """Say how many voxels an array has along each axis."""
+    return " × ".join(map(str, shape))
+
+
+def size_of(volume: Volume, level: int) -> str:
+    """Say how large the voxels of a level are."""
+    size = volume.voxel_size_at(level)
+    if size is None:
+        return "voxel size unknown"
+    numbers = " × ".join(f"{length:.4g}" for length in size)
+    return f"{f'{size[0]:.4g}' if len({*size}) == 1 else numbers} {volume.unit or 'of no known unit'}"
+
+
+def column(owner: QWidget) -> QVBoxLayout:
+    """Lay out a widget from top to bottom, without a margin."""
+    layout = QVBoxLayout(owner)
+    layout.setContentsMargins(0, 0, 0, 0)
+    return layout
+
+
+def row(*widgets: QWidget) -> QWidget:
+    """Put widgets side by side."""
+    line = QWidget()
+    layout = QHBoxLayout(line)
+    layout.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return line
+
+
+def group(title: str, *widgets: QWidget) -> QGroupBox:
+    """Put widgets that belong together under a title."""
+    box = QGroupBox(title)
+    layout = QVBoxLayout(box)
+    for widget in widgets:
+        layout.addWidget(widget)
+    return box
+
+
+def form(**fields: QWidget) -> QWidget:
+    """Put named fields below each other; underscores of a name are shown as spaces."""
+    widget = QWidget()
+    layout = QFormLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    for name, field in fields.items():
+        layout.addRow(name.replace("_", " "), field)
+    return widget

@@ -1,0 +1,89 @@
+"""Which part of a volume a run is to predict: all, what is seen, or a rectangle that somebody drew."""
+
+from __future__ import annotations
+
+import numpy as np
+from napari.layers import Shapes
+from qtpy.QtWidgets import QComboBox, QSpinBox, QWidget
+
+from napari_memseg.geometry import Box, zyx
+from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.layers import grid
+from napari_memseg.widgets.parts import Button, column, form, row
+
+WHOLE, SEEN, DRAWN = "the whole volume", "what is visible", "a rectangle"
+LAYER = "region"
+
+
+class RegionChoice(QWidget):
+    """A choice of region, with the tool to draw one."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.kind = QComboBox()
+        self.kind.addItems((WHOLE, SEEN, DRAWN))
+        self.kind.currentIndexChanged.connect(self._show)
+        self.slices = QSpinBox()
+        self.slices.setRange(1, 100_000)
+        self.slices.setValue(64)
+        self.slices.setToolTip("Slices of the region, with the one that is shown in the middle")
+        self.draw = Button("Draw", self._draw, "Draw a rectangle on the slice that is shown")
+        self.slices_form = form(Slices=row(self.slices, self.draw))
+        layout = column(self)
+        layout.addWidget(self.kind)
+        layout.addWidget(self.slices_form)
+        self._show()
+
+    def why_not(self) -> str:
+        """Say what is missing for the chosen region; nothing where it is known."""
+        if self.kind.currentText() == DRAWN and self._rectangle() is None:
+            return "Draw a rectangle first: press Draw, then drag on the slice."
+        return ""
+
+    def box(self) -> Box | None:
+        """Return the region in voxels of the working level; None for the whole volume."""
+        session, kind = self._desk.session, self.kind.currentText()
+        if session is None or kind == WHOLE:
+            return None
+        found = self._rectangle() if kind == DRAWN else self._desk.visible_box()
+        if found is None or self._desk.viewer.dims.ndisplay == 3:
+            return None
+        return self._deepened(found).clip(session.shape)
+
+    def _deepened(self, box: Box) -> Box:
+        """Give a flat box the depth that was chosen, along the axes that are not shown."""
+        before, after = (self.slices.value() - 1) // 2, self.slices.value() // 2
+        shown = self._desk.viewer.dims.displayed
+        low = zyx(0 if axis in shown else before for axis in range(3))
+        return box.grow(low, zyx(0 if axis in shown else after for axis in range(3)))
+
+    def _show(self) -> None:
+        self.slices_form.setVisible(self.kind.currentText() != WHOLE)
+        self.draw.setVisible(self.kind.currentText() == DRAWN)
+
+    def _layer(self) -> Shapes | None:
+        layers = self._desk.viewer.layers
+        found = layers.get(LAYER, None)
+        return found if isinstance(found, Shapes) else None
+
+    def _rectangle(self) -> Box | None:
+        """Return what the last rectangle covers: one voxel thick along an axis that it is flat along."""
+        layer = self._layer()
+        if layer is None or not layer.data:
+            return None
+        corners = np.round(np.asarray(layer.data[-1], float)).astype(int)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        return Box(zyx(np.maximum(low, 0)), zyx(np.maximum(high, low + 1)))
+
+    def _draw(self) -> None:
+        session, viewer = self._desk.session, self._desk.viewer
+        if session is None:
+            return
+        layer = self._layer()
+        if layer is None:
+            style = {"face_color": "transparent", "edge_color": "#ccbb44", "edge_width": 2}
+            layer = Shapes(name=LAYER, ndim=3, **style, **grid(session))
+            viewer.add_layer(layer)
+        viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"

@@ -1,0 +1,95 @@
+"""Runs of a session while they come in: what is looked at comes first, and is shown at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.widgets.relay import JobRelay, Outcome
+from napari_memseg.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from napari_memseg.widgets.desk import Desk
+
+LOOK_MS = 200
+"""Time that the view stands still before the run is told what is looked at."""
+
+
+class Segmenting(QObject):
+    """The run that is being made, and what of it is on the screen.
+
+    Attributes
+    ----------
+    relay : JobRelay
+        Pause, resume, cancel.
+
+    Signals
+    -------
+    runs_changed
+        There is another run, or one was finished.
+    """
+
+    runs_changed = Signal()
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._desk = desk
+        self.relay = JobRelay(self)
+        self.relay.stepped.connect(self._on_step)
+        self.relay.ended.connect(self._on_end)
+        self._timer = QTimer(self, interval=LOOK_MS, singleShot=True)
+        self._timer.timeout.connect(self.look)
+        for event in self._view_events():
+            event.connect(self._on_view)
+
+    def start(self, model: Path, config: SegmentConfig, *, restart: bool = False) -> None:
+        """Begin a run, or go on with the unfinished one of the same kind."""
+        session = self._desk.session
+        if session is None:
+            return
+        workflow = "napari_memseg.workflows.segment:segment_session"
+        title = f"segmenting {session.path.name}: it can be continued later"
+        self.relay.start(title, workflow, session.path, model, config, restart=restart)
+        self.look()
+
+    def look(self) -> None:
+        """Tell the run what is on the screen, to do that next."""
+        if self.relay.busy and (box := self._desk.visible_box()) is not None:
+            self.relay.look_at(box)
+
+    def close(self) -> None:
+        """Watch the view no more."""
+        self._timer.stop()
+        for event in self._view_events():
+            event.disconnect(self._on_view)
+
+    def _view_events(self) -> list:  # type: ignore[type-arg] # napari's emitters carry no types
+        viewer = self._desk.viewer
+        return [viewer.camera.events.center, viewer.camera.events.zoom, viewer.dims.events.current_step]
+
+    def _on_view(self) -> None:
+        if self.relay.busy:
+            self._timer.start()
+
+    def _on_step(self, step: Progress) -> None:
+        shown = self._desk.shown
+        if shown is None:
+            return
+        if step.box is None and step.result is None:
+            shown.show_runs()
+            self.runs_changed.emit()
+        elif step.box is not None and shown.live is not None:
+            shown.live.finished(step.box)
+
+    def _on_end(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            show_error(str(outcome.error))
+            self._desk.describe_machine()
+        if self._desk.shown is not None:
+            self._desk.shown.show_runs()
+            self._desk.shown.show_confidence()
+        self.runs_changed.emit()

@@ -1,0 +1,38 @@
+"""What a person looks at, as a box of voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Labels
+
+from napari_memseg.geometry import Box, Zyx, zyx
+
+
+def visible_box(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
+    """Return the voxels of a volume that are on the screen: in 2D of one slice, in 3D all.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        That shows the layer.
+    layer : Labels
+        On the volume's grid, single-scale or multiscale.
+    shape : (z, y, x)
+        Of the volume.
+    """
+    if viewer.dims.ndisplay == 3:
+        return Box.whole(shape)
+    factor = np.ones(3)
+    if layer.multiscale:
+        factor = np.asarray(layer.downsample_factors[layer.data_level])
+    low, high = layer.corner_pixels * factor
+    here = np.round(layer.world_to_data(viewer.dims.point)).astype(int)
+    start, stop = [0, 0, 0], list(shape)
+    for axis in range(3):
+        if axis in viewer.dims.displayed:
+            start[axis], stop[axis] = int(low[axis]), int(np.ceil(high[axis] + factor[axis]))
+        else:
+            start[axis] = int(np.clip(here[axis], 0, shape[axis] - 1))
+            stop[axis] = start[axis] + 1
+    return Box(zyx(start), zyx(stop)).clip(shape)

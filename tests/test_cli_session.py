@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.cli import run
+from running import noise
+from volumes import ome_tiff
+
+SHAPE = (140, 12, 14)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Write an image that does not say how large its voxels are."""
+    path = tmp_path / "scan.tif"
+    tifffile.imwrite(path, noise(SHAPE), photometric="minisblack")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "session"
+
+
+@pytest.fixture
+def ask(capsys):
+    """Return a call of one command with --json, whose last line of stdout is parsed."""
+
+    def ask(*words):
+        assert run([*map(str, words), "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+    return ask
+
+
+def test_a_session_takes_the_voxel_size_that_an_image_does_not_say(ask, image, folder):
+    size = ("--voxel-size", 2, 0.5, 0.5, "--unit", "micrometer")
+    told = ask("session", folder, "new", image, *size)
+    assert (told["voxel_size"], told["unit"]) == ([2.0, 0.5, 0.5], "micrometer")
+    again = ask("session", folder, "info")
+    assert (again["voxel_size"], again["unit"]) == ([2.0, 0.5, 0.5], "micrometer")
+
+
+def test_without_one_the_voxel_size_stays_unknown(ask, image, folder):
+    assert ask("session", folder, "new", image)["voxel_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--voxel-size", 0, 1, 1, "--unit", "micrometer"), "impossible"),
+        (("--voxel-size", 1, 1, 1, "--unit", "um"), "'um' is no unit"),
+        (("--unit", "micrometer"), "without a voxel size"),
+        (("--voxel-size", 1, 1), "requires 3 arguments"),
+    ],
+)
+def test_an_impossible_voxel_size_is_refused_and_nothing_written(capsys, image, folder, options, says):
+    assert run([str(word) for word in ("session", folder, "new", image, *options)]) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert (told.out, folder.exists()) == ("", False)
+
+
+def test_a_voxel_size_beside_that_of_the_image_is_refused(capsys, tmp_path, folder):
+    call = ("session", folder, "new", ome_tiff(tmp_path, noise((4, 6, 8))), "--voxel-size", 9, 9, 9)
+    assert run([str(word) for word in call]) == 2
+    assert "Leave the voxel size out" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_a_pyramid_is_built_in_the_session_and_is_its_image(ask, image, folder):
+    ask("session", folder, "new", image, "--voxel-size", 2, 0.5, 0.5, "--unit", "micrometer")
+    told = ask("session", folder, "pyramid")
+    assert told["levels"] == [[140, 12, 14], [70, 6, 7]]
+    assert told["path"] == str(folder / "image.ome.zarr")
+    assert told["voxel_size"] == ask("info", folder / "image.ome.zarr")["voxel_size"] == [2.0, 0.5, 0.5]
+    with Session.open(folder) as session:
+        assert session.image.source == told["path"]
+
+
+def test_a_second_pyramid_is_refused(ask, capsys, image, folder):
+    ask("session", folder, "new", image)
+    ask("session", folder, "pyramid")
+    assert run(["session", str(folder), "pyramid"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_info_counts_painted_voxels(ask, image, folder):
+    ask("session", folder, "new", image, "--class", 1, "bone", "--class", 15, "cartilage")
+    assert ask("session", folder, "info")["painted_voxels"] == {"0": 0, "1": 0, "15": 0}
+    with Session.open(folder) as session:
+        session.overlay[60:70, 0, 0] = 15
+        session.overlay[0, 0, :4] = session.classes.background_opinion
+        painted = np.asarray(session.overlay)
+    assert ask("session", folder, "info")["painted_voxels"] == {"0": 4, "1": 0, "15": 10}
+    assert np.count_nonzero(painted) == 14
+
+
+def test_device_tells_what_networks_run_on_and_why(ask):
+    told = ask("device")
+    assert told.keys() == {"device", "why"}
+    assert told["device"].partition(":")[0] in ("cpu", "cuda", "mps")
+    assert "PyTorch found" in told["why"]
+
+
+def test_a_device_that_was_asked_for_is_named_as_such(ask):
+    told = ask("device", "--device", "cpu")
+    assert told["device"] == "cpu"
+    assert told["why"].startswith("CPU")
+    assert told["why"].endswith("as asked")
+
+
+def test_a_device_that_is_not_there_is_refused(capsys):
+    assert run(["device", "--device", "abacus"]) == 2
+    assert "'abacus'" in capsys.readouterr().err
