@@ -98,6 +98,13 @@ class Box:
         stop = zyx(map(min, self.stop, other.stop))
         return Box(start, zyx(map(max, start, stop)))
 
+    def __or__(self, other: Box) -> Box:
+        """Return the smallest box around both boxes; an empty one counts for nothing."""
+        if self.is_empty or other.is_empty:
+            return other if self.is_empty else self
+        start = zyx(map(min, self.start, other.start))
+        return Box(start, zyx(map(max, self.stop, other.stop)))
+
     def clip(self, shape: Zyx) -> Box:
         """Return the part inside a volume of ``shape``."""
         return self & Box.whole(shape)

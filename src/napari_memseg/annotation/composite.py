@@ -50,6 +50,8 @@ class Composite(ReadByBox):
         0, or for display every ``2**level``-th voxel per axis.
     """
 
+    cuts_lazily = True
+
     def __init__(
         self, overlay: SparseCells, runs: Sequence[RunLabels], classes: ClassTable, level: int = 0
     ) -> None:

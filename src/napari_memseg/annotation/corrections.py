@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class Corrections:
     def box_of(self, step: int) -> Box:
         """Return the smallest box around all that a step changed."""
         rows = self._db.execute("SELECT bbox FROM stroke WHERE step = ?", (step,))
-        return reduce(_around, (_box(row[0]) for row in rows))
+        return reduce(or_, (_box(row[0]) for row in rows))
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield every stroke, oldest first, as plain JSON values."""
@@ -332,11 +333,7 @@ class _Transaction:
         origin = zyx(k * n + s for k, n, s in zip(key, CELL, change.start, strict=True))
         box = Box.at(origin, zyx(change.mask.shape))
         self.voxels += change.after.size
-        self.box = box if self.box is None else _around(self.box, box)
-
-
-def _around(one: Box, other: Box) -> Box:
-    return Box(zyx(map(min, one.start, other.start)), zyx(map(max, one.stop, other.stop)))
+        self.box = box if self.box is None else self.box | box
 
 
 def _box(text: str) -> Box:

@@ -50,6 +50,14 @@ class Strided:
         """How many voxels it names, per axis."""
         return ceil_div(self.box.shape, self.stride)
 
+    def of(self, outer: Strided) -> Strided:
+        """Return the same, counted in the voxels that ``outer`` names."""
+        steps = list(zip(outer.box.start, self.box.start, self.box.shape, outer.stride, strict=True))
+        start = zyx(o + a * s for o, a, _, s in steps)
+        shape = zyx((n - 1) * s + 1 if n else 0 for _, _, n, s in steps)
+        stride = zyx(a * b for a, b in zip(outer.stride, self.stride, strict=True))
+        return Strided(Box.at(start, shape), stride, self.flips, self.keep)
+
     def present(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """Turn voxels in rising order, shaped as ``grid``, into what numpy would return."""
         out: NDArray[Any] = voxels[self.flips][self.keep]
@@ -201,7 +209,8 @@ def check_size(shape: Zyx) -> None:
 class LazyIndex(NDArrayOperatorsMixin):
     """What ``array[integer]`` gives: it knows its shape and dtype, and reads when somebody looks.
 
-    napari asks ``layer.data[0].dtype`` at every dab of a brush, which must not decode a plane.
+    napari asks ``layer.data[0].dtype`` at every dab of a brush, which must not decode a plane; and of a
+    multiscale layer it cuts out what is in view along all of z, before it asks for one slice of that.
     """
 
     def __init__(self, read: Any, selection: Strided, dtype: np.dtype[Any]) -> None:
@@ -216,12 +225,20 @@ class LazyIndex(NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
-        return np.asarray(self)[index]
+        inner = parse(index, self._selection.grid) if self.ndim == 3 else None
+        if not isinstance(inner, Strided) or any(turn.step for turn in self._selection.flips):
+            return np.asarray(self)[index]
+        return LazyIndex(self._read, inner.of(self._selection), self.dtype).unless_volume()
+
+    def unless_volume(self) -> Any:
+        """Return it as it is while it has three axes, else what it reads."""
+        found = self if self.ndim == 3 else np.asarray(self)
+        return found[()] if self.ndim == 0 else found
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         check_size(self._selection.grid)
         voxels = self._selection.present(self._read(self._selection.box, self._selection.stride))
-        return voxels.astype(dtype or self.dtype, copy=False)
+        return np.asarray(voxels, dtype or self.dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         plain = [np.asarray(i) if isinstance(i, LazyIndex) else i for i in inputs]
@@ -238,6 +255,8 @@ class ReadByBox:
     shape: Zyx
     dtype: np.dtype[Any]
     ndim = 3
+    cuts_lazily = False
+    """Whether a slice along every axis gives a part that is read when somebody looks."""
 
     def read(self, box: Box, stride: Zyx = (1, 1, 1)) -> NDArray[Any]:
         """Return every ``stride``-th voxel of ``box`` as a new array."""
@@ -257,9 +276,11 @@ class ReadByBox:
             return self._read_points(selection)
         if not isinstance(index, (tuple, slice)) and index is not Ellipsis:
             return LazyIndex(self.read, selection, self.dtype)
-        check_size(selection.grid)
-        found = selection.present(self.read(selection.box, selection.stride))
-        return found[()] if found.ndim == 0 else found
+        found = LazyIndex(self.read, selection, self.dtype)
+        if self.cuts_lazily:
+            return found.unless_volume()
+        voxels = np.asarray(found)
+        return voxels[()] if voxels.ndim == 0 else voxels
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         check_size(self.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import Volume
-from napari_memseg.widgets.napari_compat import level_shapes
 from napari_memseg.widgets.reader import VOLUME
 
 CHUNK: Zyx = (32, 128, 128)
@@ -38,7 +37,8 @@ def adopt(layer: Image) -> Adopted:
     InputError
         If it is no grey volume (z, y, x).
     """
-    if isinstance(known := layer.metadata.get(VOLUME), Volume):
+    known = layer.metadata.get(VOLUME)
+    if isinstance(known, Volume) and _finest(layer) is known.levels[0]:
         return Adopted(known, in_memory=False)
     if layer.rgb or layer.ndim != 3:
         what = "colour" if layer.rgb else f"{layer.ndim}-dimensional"
@@ -46,27 +46,33 @@ def adopt(layer: Image) -> Adopted:
             f"The layer {layer.name!r} is {what}, and a session needs a grey volume (z, y, x). "
             "Choose one channel and one time first (Layers > Split Stack), then take that layer."
         )
-    opened = _by_path(layer)
-    return Adopted(opened or _in_memory(layer), in_memory=opened is None)
+    shown = _in_memory(layer)
+    opened = _by_path(layer, shown)
+    return Adopted(opened or shown, in_memory=opened is None)
 
 
-def _by_path(layer: Image) -> Volume | None:
-    """Open the file that another reader loaded, if it holds what the layer shows."""
+def _finest(layer: Image) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def _by_path(layer: Image, shown: Volume) -> Volume | None:
+    """Open the file that another reader loaded, if what the layer shows is still what it holds."""
     path = layer.metadata.get("source") or layer.source.path
     try:
         volume = open_volume(str(path)) if path else None
+        if volume is None or (volume.shape, volume.dtype) != (shown.shape, shown.dtype):
+            return None
+        alike = replace(shown, voxel_size=volume.voxel_size, unit=volume.unit)
+        return volume if volume.fingerprint == alike.fingerprint else None
     except InputError:
         return None
-    same = volume is not None and volume.shape == level_shapes(layer)[0]
-    return volume if same and volume is not None and volume.dtype == np.dtype(layer.dtype) else None
 
 
 def _in_memory(layer: Image) -> Volume:
-    finest = layer.data[0] if layer.multiscale else layer.data
     unit = unit_name(str(layer.units[-1])) if len({*map(str, layer.units)}) == 1 else None
     z, y, x = (float(length) for length in layer.scale)
     return Volume(
-        arrays=[_Array(finest)],
+        arrays=[_Array(_finest(layer))],
         voxel_size=(z, y, x) if unit else None,
         unit=unit,
         name=layer.name,

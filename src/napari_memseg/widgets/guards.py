@@ -12,6 +12,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject
 
 from napari_memseg.widgets.layers import bytes_of
+from napari_memseg.widgets.napari_compat import connect_before_napari
 
 MOST_BYTES_3D = 256 * 2**20
 """A layer without a pyramid that is larger is not shown in 3D."""
@@ -24,28 +25,28 @@ class Guard3D(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._hidden: list[Layer] = []
-        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="first")
-        viewer.layers.events.inserted.connect(self._on_inserted)
+        connect_before_napari(viewer.dims.events.ndisplay, self._before_3d)
+        connect_before_napari(viewer.layers.events.inserted, self._before_3d)
+        viewer.dims.events.ndisplay.connect(self._after_2d)
 
     def close(self) -> None:
         """Guard no more."""
-        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
-        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
+        self._viewer.layers.events.inserted.disconnect(self._before_3d)
+        self._viewer.dims.events.ndisplay.disconnect(self._after_2d)
 
-    def _on_ndisplay(self) -> None:
-        if self._viewer.dims.ndisplay == 3:
-            self._hide()
+    def _after_2d(self) -> None:
+        """Show again what was hidden and not deleted, once napari reads planes."""
+        if self._viewer.dims.ndisplay == 2:
+            for layer in self._hidden:
+                if layer in self._viewer.layers:
+                    layer.visible = True
+            self._hidden.clear()
+
+    def _before_3d(self) -> None:
+        """Hide what is too large before napari reads it; a layer may also come while 3D is shown."""
+        if self._viewer.dims.ndisplay != 3:
             return
-        for layer in self._hidden:
-            layer.visible = True
-        self._hidden.clear()
-
-    def _on_inserted(self) -> None:
-        """Take a look at a layer that comes while 3D is shown."""
-        if self._viewer.dims.ndisplay == 3:
-            self._hide()
-
-    def _hide(self) -> None:
         layers = [layer for layer in self._viewer.layers if layer.visible and _is_too_large(layer)]
         for layer in layers:
             layer.visible = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.painting import REDO, UNDO
@@ -23,9 +24,12 @@ def bind(desk: Desk) -> None:
 
 
 def _chooser(desk: Desk, row: int) -> Any:
+    known = ref(desk)  # a viewer keeps its keys, and shall not keep a desk whose window is gone
+
     def choose(_: Any) -> None:
-        classes = list(desk.session.classes) if desk.session else []
-        if row < len(classes):
+        desk = known()
+        classes = list(desk.session.classes) if desk is not None and desk.session else []
+        if desk is not None and row < len(classes):
             desk.choose(classes[row].id)
 
     return choose

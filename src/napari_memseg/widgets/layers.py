@@ -40,9 +40,10 @@ def image_layer(volume: Volume, **arguments: Any) -> Image:
 
 def result_layer(session: Session, levels: tuple[Composite, ...]) -> Labels:
     """Make the read-only layer of what is to be seen: opinions over predictions."""
+    pyramid = len(levels) > 1
     found = Labels(
-        list(levels),
-        multiscale=True,
+        list(levels) if pyramid else levels[0],
+        multiscale=pyramid,
         name="result",
         opacity=0.45,
         colormap=result_colors(session.classes),
@@ -68,9 +69,11 @@ def corrections_layer(session: Session, brush_size: int) -> Labels:
 
 def confidence_layer(session: Session, run: Volume) -> Image:
     """Make the layer of how sure a run is: 0 to 254; hidden until somebody looks."""
+    pyramid = len(run.levels) > 1
     return Image(
-        list(run.levels),
-        multiscale=True,
+        list(run.levels) if pyramid else run.levels[0],
+        multiscale=pyramid,
+        cache=False,
         name="confidence",
         colormap="inferno",
         contrast_limits=(0, 254),

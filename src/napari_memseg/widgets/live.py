@@ -27,14 +27,15 @@ from napari_memseg.annotation.composite import Composite
 from napari_memseg.annotation.runs import RunLabels
 from napari_memseg.errors import MemsegError
 from napari_memseg.geometry import Box, zyx
-from napari_memseg.widgets.napari_compat import patch, shown_box
+from napari_memseg.widgets.napari_compat import patch, shown_box, shows_volume
 
 INTERVAL_MS = 100
 """Time between two looks at what changed."""
 REFRESH_3D_MS = 2000
 """Time between two refreshes of a volume rendering, whose coarsest level is read whole."""
-AT_ONCE = 32
-"""Boxes that are read for one patch."""
+AT_ONCE = 16
+"""Finished blocks that are read and patched at a time."""
+NOWHERE = Box((0, 0, 0), (0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class LiveResult(QObject):
         self.layer, self.levels = layer, levels
         self.refreshes = 0
         self._pending: dict[Box, None] = {}
+        self._painted = NOWHERE
         self._finished: dict[Box, None] = {}
         self._reading = self._ended = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memseg-show")
@@ -82,13 +84,13 @@ class LiveResult(QObject):
 
     def changed(self, box: Box) -> None:
         """Take note that opinions in ``box`` changed (voxels of the working level)."""
-        self._pending[box] = None
+        self._painted |= box
         self._wake()
 
     def finished(self, box: Box) -> None:
         """Take note that a run has predicted ``box``."""
-        self._finished[box] = None
-        self.changed(box)
+        self._finished[box] = self._pending[box] = None
+        self._wake()
 
     def show_runs(self, runs: Sequence[RunLabels]) -> None:
         """Show other runs from now on, the newest first."""
@@ -122,19 +124,29 @@ class LiveResult(QObject):
 
     def _look(self) -> None:
         """Let what is seen of the pending boxes be read; the rest is read when somebody goes there."""
-        if self._reading or not self._pending:
+        if self._reading or not self._waits:
             return
-        if self.layer._slice_input.ndisplay == 3:
-            self._pending.clear()
+        shown = shown_box(self.layer)
+        if shows_volume(self.layer):
+            self._forget()
             if not self._volume_timer.isActive():
                 self._volume_timer.start()
             return
-        shown = shown_box(self.layer)
-        boxes = [] if shown is None else [box for box in self._pending if _sees(*shown, box, self.levels[0])]
-        self._pending = dict.fromkeys(boxes[AT_ONCE:])
+        view = NOWHERE if shown is None else _finest(*shown, self.levels[0])
+        boxes = [box for box in (self._painted, *self._pending) if not (box & view).is_empty]
+        self._forget()
+        self._pending.update(dict.fromkeys(boxes[AT_ONCE:]))
         if shown is not None and boxes:
             self._reading = True
             self._thread.submit(self._read_in_thread, shown, boxes[:AT_ONCE])
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._pending) or not self._painted.is_empty
+
+    def _forget(self) -> None:
+        self._pending.clear()
+        self._painted = NOWHERE
 
     def _read_in_thread(self, shown: tuple[Box, int], boxes: Sequence[Box]) -> None:
         view, level = shown
@@ -162,11 +174,12 @@ class LiveResult(QObject):
         self._reading = False
         if self._ended:
             return
-        seen = [patch(self.layer, p.box, p.level, p.values) for p in patches]
+        shown = shown_box(self.layer)
+        seen = [patch(self.layer, p.box, p.level, p.values, shown=shown) for p in patches]
         if any(seen):
             self.refreshes += 1
             self.patched.emit()
-        if self._pending:
+        if self._waits:
             self._wake()
 
     def _refresh_volume(self) -> None:
@@ -178,7 +191,3 @@ class LiveResult(QObject):
 def _finest(box: Box, level: int, composite: Composite) -> Box:
     """Return the voxels of the finest level under ``box``."""
     return box.refine(zyx([2**level] * 3)).clip(composite.shape)
-
-
-def _sees(view: Box, level: int, box: Box, composite: Composite) -> bool:
-    return not (_finest(view, level, composite) & box).is_empty

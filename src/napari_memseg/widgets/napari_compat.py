@@ -6,15 +6,17 @@ this package uses napari's public names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from napari import Viewer
 from napari.layers import Labels
+from napari.utils.events import EventEmitter
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QMainWindow
 
-from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.geometry import Box, zyx
 
 
 def unwrapped(viewer: Viewer) -> Viewer:
@@ -27,6 +29,14 @@ def main_window(viewer: Viewer) -> QMainWindow:
     """Return the Qt window of a viewer, which outlives our dock."""
     found: QMainWindow = viewer.window._qt_window
     return found
+
+
+def connect_before_napari(emitter: EventEmitter, callback: Callable[[], None]) -> None:
+    """Be called before napari's own callbacks, behind which it puts those of all others."""
+    emitter.connect(callback)
+    place = emitter.callbacks.index(emitter._normalize_cb(callback)[0])
+    for row in (emitter._callbacks, emitter._callback_refs, emitter._callback_pass_event):
+        row.insert(0, row.pop(place))
 
 
 def shown_box(layer: Labels) -> tuple[Box, int] | None:
@@ -44,7 +54,7 @@ def shown_box(layer: Labels) -> tuple[Box, int] | None:
     level = layer.data_level if layer.multiscale else 0
     tile = layer._transforms["tile2data"]
     shape: list[int] = list(_array(layer, level).shape)
-    point = np.asarray(layer.world_to_data(layer._slice.slice_input.world_slice.point), float)
+    point = slice_point(layer)
     start, stop = [0, 0, 0], [0, 0, 0]
     for axis in range(3):
         if axis in slice_input.displayed:
@@ -58,7 +68,22 @@ def shown_box(layer: Labels) -> tuple[Box, int] | None:
     return Box(zyx(start), zyx(stop)), level
 
 
-def patch(layer: Labels, box: Box, level: int, values: NDArray[Any]) -> bool:
+def shows_volume(layer: Labels) -> bool:
+    """Whether a layer is rendered in 3D."""
+    return bool(layer._slice_input.ndisplay == 3)
+
+
+def slice_point(layer: Labels) -> NDArray[np.float64]:
+    """Return where the sliders stand, in voxels of the finest level; nan along an axis that is displayed.
+
+    ``world_to_data`` says another place where a layer has other units than the viewer.
+    """
+    return np.asarray(layer._data_slice.point, np.float64)
+
+
+def patch(
+    layer: Labels, box: Box, level: int, values: NDArray[Any], *, shown: tuple[Box, int] | None = None
+) -> bool:
     """Replace a part of what a labels layer shows, without reading the rest again.
 
     Parameters
@@ -71,13 +96,15 @@ def patch(layer: Labels, box: Box, level: int, values: NDArray[Any]) -> bool:
         For which level the values are.
     values : (z, y, x) array
         As large as the box.
+    shown : (Box, int), optional
+        What ``shown_box`` says, where it was asked already.
 
     Returns
     -------
     bool
         Whether anything of it is on the screen now.
     """
-    shown = shown_box(layer)
+    shown = shown or shown_box(layer)
     if shown is None or shown[1] != level or (part := box & shown[0]).is_empty:
         return False
     displayed = list(layer._slice_input.displayed)
@@ -96,12 +123,6 @@ def patch(layer: Labels, box: Box, level: int, values: NDArray[Any]) -> bool:
 def forget_history(layer: Labels) -> None:
     """Drop napari's own undo list of a layer: ours is on disk, and napari's holds a copy of every stroke."""
     layer._reset_history()
-
-
-def level_shapes(layer: Any) -> list[Zyx]:
-    """Return the shape of every level of an image or labels layer."""
-    data = layer.data if layer.multiscale else [layer.data]
-    return [zyx(array.shape) for array in data]
 
 
 def _array(layer: Labels, level: int) -> Any:

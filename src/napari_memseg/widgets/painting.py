@@ -51,6 +51,7 @@ class Painter(QObject):
     def __init__(self, layer: Labels, overlay: Overlay, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.layer, self.overlay = layer, overlay
+        self._told = overlay.state
         self._timer = QTimer(self, interval=STORE_MS, singleShot=True)
         self._timer.timeout.connect(self._store_pending)
         overlay.changed.append(self._on_change)
@@ -90,6 +91,8 @@ class Painter(QObject):
         self.layer.events.mode.disconnect(self.save)
         self.layer.events.visible.disconnect(self.save)
         self.layer.mouse_drag_callbacks.remove(self._stroke)
+        for key in (UNDO, REDO):
+            self.layer.bind_key(key, None)
 
     # What napari tells
 
@@ -137,7 +140,8 @@ class Painter(QObject):
         elif self.overlay.has_pending and not self._timer.isActive():
             self._timer.start()
         self.changed.emit(box)
-        self._tell()
+        if self.overlay.state != self._told:
+            self._tell()
 
     def _store_pending(self) -> None:
         with self._answering():
@@ -179,4 +183,5 @@ class Painter(QObject):
             show_error(str(error))
 
     def _tell(self) -> None:
-        self.stored.emit(self.overlay.state)
+        self._told = self.overlay.state
+        self.stored.emit(self._told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QGroupBox,
@@ -20,6 +20,9 @@ from napari_memseg.geometry import Zyx
 from napari_memseg.io.volume import Volume
 from napari_memseg.workflows.progress import Progress
 
+DRAW_MS = 200
+"""Time between two drawings of a progress bar."""
+
 
 class Hint(QLabel):
     """A sentence that says what to do next; takes no room when there is nothing to say."""
@@ -32,8 +35,10 @@ class Hint(QLabel):
 
     def say(self, text: str) -> None:
         """Show a sentence, or nothing."""
-        self.setText(text)
-        self.setVisible(bool(text))
+        if text != self.text():
+            self.setText(text)
+        if self.isHidden() == bool(text):
+            self.setVisible(bool(text))
 
 
 class Button(QPushButton):
@@ -48,7 +53,8 @@ class Button(QPushButton):
 
     def allow(self, why_not: str = "", *, quiet: bool = False) -> None:
         """Make the button work, or say why it does not; ``quiet`` says it in the tool tip alone."""
-        self.setEnabled(not why_not)
+        if self.isEnabled() == bool(why_not):
+            self.setEnabled(not why_not)
         self.setToolTip(why_not or self.tip)
         self.reason.say("" if quiet else why_not)
 
@@ -63,25 +69,46 @@ class JobBar(QWidget):
         layout = column(self)
         layout.addWidget(self._bar)
         layout.addWidget(self._text)
+        self._step: Progress | None = None
+        self._timer = QTimer(self, interval=DRAW_MS, singleShot=True)
+        self._timer.timeout.connect(self._draw)
         self.clear()
 
+    @property
+    def text(self) -> str:
+        """What is said about the job."""
+        return self._text.text()
+
     def show_step(self, step: Progress) -> None:
-        """Show a step of a job."""
-        self._bar.setVisible(True)
-        self._bar.setRange(0, max(step.total, 1))
-        self._bar.setValue(step.done)
-        self._text.say(f"{step.stage}: {step.done} of {step.total}{_left(step.seconds_left)}")
+        """Show a step of a job, soon."""
+        self._step = step
+        if not self._timer.isActive():
+            self._timer.start()
 
     def wait(self, text: str) -> None:
         """Say that something was begun, and nothing is known yet."""
-        self._bar.setVisible(True)
-        self._bar.setRange(0, 0)
+        self._step = None
+        self._show(0, 0)
         self._text.say(text)
 
     def clear(self, text: str = "") -> None:
         """Show no job, and perhaps what the last one came to."""
+        self._step = None
         self._bar.setVisible(False)
         self._text.say(text)
+
+    def _draw(self) -> None:
+        if (step := self._step) is not None:
+            self._show(max(step.total, 1), step.done)
+            self._text.say(f"{step.stage}: {step.done} of {step.total}{_left(step.seconds_left)}")
+
+    def _show(self, total: int, done: int) -> None:
+        """Set the bar without its habit of painting the window at once, which takes tens of milliseconds."""
+        self._bar.setUpdatesEnabled(False)
+        self._bar.setVisible(True)
+        self._bar.setRange(0, total)
+        self._bar.setValue(done)
+        self._bar.setUpdatesEnabled(True)
 
 
 def _left(seconds: float | None) -> str:

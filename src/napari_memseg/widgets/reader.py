@@ -64,13 +64,15 @@ def read_session(path: str) -> list[Any]:
 def layer(volume: Volume, kind: str, **arguments: Any) -> LayerData:
     """Describe a layer of ``volume`` with its pyramid and physical axes.
 
+    napari keeps nothing of it in a cache of its own: ours is bounded in bytes.
+
     The unit is left out where it is unknown: napari then shows voxels.
     """
     units = {"units": (volume.unit,) * 3} if volume.unit else {}
     multiscale = len(volume.levels) > 1
     physical = {"scale": volume.voxel_size or (1.0, 1.0, 1.0), "axis_labels": ("z", "y", "x"), **units}
     about = {"source": volume.source, VOLUME: volume}
-    own = {"name": volume.name, "multiscale": multiscale, "metadata": about}
+    own = {"name": volume.name, "multiscale": multiscale, "metadata": about, "cache": False}
     return list(volume.levels) if multiscale else volume.levels[0], {**own, **physical, **arguments}, kind
 
 

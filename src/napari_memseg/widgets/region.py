@@ -37,26 +37,28 @@ class RegionChoice(QWidget):
 
     def why_not(self) -> str:
         """Say what is missing for the chosen region; nothing where it is known."""
-        if self.kind.currentText() == DRAWN and self._rectangle() is None:
+        session, found = self._desk.session, self._rectangle()
+        if self.kind.currentText() != DRAWN or session is None:
+            return ""
+        if found is None:
             return "Draw a rectangle first: press Draw, then drag on the slice."
+        if found.clip(session.shape).is_empty:
+            return "The rectangle lies beside the volume: draw another one on it."
         return ""
 
     def box(self) -> Box | None:
         """Return the region in voxels of the working level; None for the whole volume."""
         session, kind = self._desk.session, self.kind.currentText()
-        if session is None or kind == WHOLE:
+        if session is None or kind == WHOLE or (kind == SEEN and self._desk.viewer.dims.ndisplay == 3):
             return None
         found = self._rectangle() if kind == DRAWN else self._desk.visible_box()
-        if found is None or self._desk.viewer.dims.ndisplay == 3:
-            return None
-        return self._deepened(found).clip(session.shape)
+        return None if found is None else self._deepened(found).clip(session.shape)
 
     def _deepened(self, box: Box) -> Box:
-        """Give a flat box the depth that was chosen, along the axes that are not shown."""
+        """Give a box the depth that was chosen, along the axis that it is flat along."""
         before, after = (self.slices.value() - 1) // 2, self.slices.value() // 2
-        shown = self._desk.viewer.dims.displayed
-        low = zyx(0 if axis in shown else before for axis in range(3))
-        return box.grow(low, zyx(0 if axis in shown else after for axis in range(3)))
+        low = zyx(before if length == 1 else 0 for length in box.shape)
+        return box.grow(low, zyx(after if length == 1 else 0 for length in box.shape))
 
     def _show(self) -> None:
         self.slices_form.setVisible(self.kind.currentText() != WHOLE)
@@ -64,8 +66,7 @@ class RegionChoice(QWidget):
 
     def _layer(self) -> Shapes | None:
         layers = self._desk.viewer.layers
-        found = layers.get(LAYER, None)
-        return found if isinstance(found, Shapes) else None
+        return next((one for one in layers if one.name == LAYER and isinstance(one, Shapes)), None)
 
     def _rectangle(self) -> Box | None:
         """Return what the last rectangle covers: one voxel thick along an axis that it is flat along."""

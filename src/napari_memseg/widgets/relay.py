@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
 from qtpy.QtCore import QObject, QThreadPool, Signal
 
-from napari_memseg.errors import Cancelled, MemsegError
+from napari_memseg.errors import Cancelled
 from napari_memseg.geometry import Box
 from napari_memseg.workflows.child_process import Job, child_process
 from napari_memseg.workflows.progress import Progress
@@ -50,7 +51,6 @@ class JobRelay(QObject):
         super().__init__(parent)
         self._errand: _Errand | None = None
         self.paused = False
-        self._told = False
 
     @property
     def busy(self) -> bool:
@@ -124,16 +124,18 @@ class _Errand:
         self._call = (workflow, args, kwargs)
         self._job: Job | None = None
         self._orders: list[tuple[str, tuple[Any, ...]]] = []
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return self._title
 
     def steer(self, call: str, *args: Any) -> None:
         """Send an order to the child; kept for it if it has not begun."""
-        if self._job is None:
-            self._orders.append((call, args))
-        else:
-            getattr(self._job.control, call)(*args)
+        with self._lock:
+            if self._job is None:
+                self._orders.append((call, args))
+            else:
+                getattr(self._job.control, call)(*args)
 
     def __call__(self) -> Outcome:
         """Follow the job; this thread only waits, so it gives its place in the pool to another."""
@@ -143,18 +145,20 @@ class _Errand:
             return Outcome(result=self._follow())
         except Cancelled:
             return Outcome(cancelled=True)
-        except (MemsegError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the page must hear of every end
             return Outcome(error=error)
         finally:
             pool.reserveThread()
 
     def _follow(self) -> Mapping[str, Any] | None:
         workflow, args, kwargs = self._call
-        self._job = child_process(workflow, *args, **kwargs)
-        for call, values in self._orders:
-            getattr(self._job.control, call)(*values)
+        job = child_process(workflow, *args, **kwargs)
+        with self._lock:
+            self._job = job
+            for call, values in self._orders:
+                getattr(job.control, call)(*values)
         result = None
-        for step in self._job:
+        for step in job:
             self._tell(step)
             result = step.result or result
         return result
@@ -174,6 +178,5 @@ class _Worker(FunctionWorker[Outcome]):
         self._errand = func
 
     def quit(self) -> None:
-        """End the job; the thread ends with it."""
+        """End the job; the thread ends with it, and still says how: it is not aborted."""
         self._errand.steer("cancel")
-        super().quit()

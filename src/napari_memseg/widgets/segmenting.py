@@ -68,8 +68,8 @@ class Segmenting(QObject):
             event.disconnect(self._on_view)
 
     def _view_events(self) -> list:  # type: ignore[type-arg] # napari's emitters carry no types
-        viewer = self._desk.viewer
-        return [viewer.camera.events.center, viewer.camera.events.zoom, viewer.dims.events.current_step]
+        viewer, camera = self._desk.viewer, self._desk.viewer.scene.camera
+        return [camera.events.center, camera.events.zoom, viewer.dims.events.current_step]
 
     def _on_view(self) -> None:
         if self.relay.busy:

@@ -7,6 +7,7 @@ from napari import Viewer
 from napari.layers import Labels
 
 from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.widgets.napari_compat import slice_point
 
 
 def visible_box(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
@@ -27,12 +28,12 @@ def visible_box(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
     if layer.multiscale:
         factor = np.asarray(layer.downsample_factors[layer.data_level])
     low, high = layer.corner_pixels * factor
-    here = np.round(layer.world_to_data(viewer.dims.point)).astype(int)
+    here = slice_point(layer)
     start, stop = [0, 0, 0], list(shape)
     for axis in range(3):
         if axis in viewer.dims.displayed:
             start[axis], stop[axis] = int(low[axis]), int(np.ceil(high[axis] + factor[axis]))
         else:
-            start[axis] = int(np.clip(here[axis], 0, shape[axis] - 1))
+            start[axis] = int(np.clip(round(here[axis]), 0, shape[axis] - 1))
             stop[axis] = start[axis] + 1
     return Box(zyx(start), zyx(stop)).clip(shape)

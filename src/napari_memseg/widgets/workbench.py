@@ -52,7 +52,10 @@ class Badge(QLabel):
     def show_state(self, state: str) -> None:
         """Show a state of the overlay."""
         session = self._desk.session
-        self.state = "read-only" if session is not None and session.read_only else state
+        now = "read-only" if session is not None and session.read_only else state
+        if now == self.state:
+            return
+        self.state = now
         text, color = self.LOOKS[self.state]
         self.setText(text)
         self.setStyleSheet(f"background: {color}; color: white; border-radius: 4px; padding: 3px;")

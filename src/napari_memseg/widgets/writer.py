@@ -57,7 +57,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 def _dtype(labels: Any, shape: Zyx) -> np.dtype[Any]:
     """Return the labels' own dtype, or the smallest unsigned one that holds them all."""
-    own = np.dtype(labels.dtype)
+    own: np.dtype[Any] = np.dtype(np.dtype(labels.dtype).name)
     if own.kind == "u":
         return own
     low, high = 0, 0
@@ -68,7 +68,8 @@ def _dtype(labels: Any, shape: Zyx) -> np.dtype[Any]:
         raise InputError(
             f"The labels hold negative numbers ({low}), which label images have none of. Renumber them."
         )
-    return np.min_scalar_type(high)
+    smallest: np.dtype[Any] = np.dtype(np.min_scalar_type(high).name)  # one of two C types that look alike
+    return smallest
 
 
 def _about(path: str, attributes: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from napari_memseg.training.leftovers import beside
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DEFAULT_STEPS = 1000
+DEFAULT_STEPS = 500
 DEFAULT_ARCHITECTURE = "small"
 SUFFIX = ".safetensors"
 """Of a model file."""

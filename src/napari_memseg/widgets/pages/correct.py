@@ -63,7 +63,7 @@ class CorrectPage(Page):
         )
         self.add(self.content)
         self.column.addStretch()
-        desk.stored.connect(lambda _: self._show_strokes())
+        desk.stored.connect(self._on_stored)
         desk.counted.connect(lambda _: self._show_strokes())
         self.refresh()
 
@@ -112,6 +112,10 @@ class CorrectPage(Page):
         painted = sum(self.desk.counting.voxels.values()) if self.desk.counting else 0
         self.strokes.say(f"{painted:,} voxels are painted, with {session.corrections.seq:,} strokes stored.")
         self.retry.setVisible(overlay.state == "failed")
+
+    def _on_stored(self, state: str) -> None:
+        if state != "pending":
+            self._show_strokes()
 
     def _shower(self, name: str) -> Callable[[bool], None]:
         def show(visible: bool) -> None:

@@ -40,7 +40,7 @@ class OpenPage(Page):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._adopted: Adopted | None = None
-        self._beginning = False
+        self._begun: Volume | None = None
         self._build_volume()
         self._build_session()
         self._build_opened()
@@ -196,11 +196,11 @@ class OpenPage(Page):
         layer = self.layers.currentData()
         if layer is not None and self.desk.session is None:
             self.facts.say("Looking at the volume…")
-            connections = {"returned": lambda found: self._on_examined(layer, found)}
-            create_worker(_adopt, layer, _connect=connections)
+            create_worker(_adopt, layer, _connect={"returned": self._on_examined})
         self.refresh()
 
-    def _on_examined(self, layer: Layer, found: Adopted | MemsegError) -> None:
+    def _on_examined(self, examined: tuple[Layer, Adopted | MemsegError]) -> None:
+        layer, found = examined
         if layer is not self.layers.currentData():
             return
         if isinstance(found, MemsegError):
@@ -271,7 +271,7 @@ class OpenPage(Page):
     def _why_not_start(self) -> str:
         if self._adopted is None or not self.place.text().strip():
             return "No volume is chosen yet."
-        if self._beginning:
+        if self._begun is not None:
             return "The session is being made."
         if self._folder.exists():
             return "This folder exists already: name a new one, or drop it on the window to open it."
@@ -298,22 +298,19 @@ class OpenPage(Page):
         assert self.unit.currentText() in METRES
         if size is not None:
             volume = volume.with_voxel_size(size, self.unit.currentText())
-        self._beginning = True
         self.progress.wait("Making the session…")
-        connections = {
-            "yielded": self.progress.show_step,
-            "returned": lambda error: self._on_begun(error, volume),
-        }
+        self._begun = volume
+        connections = {"yielded": self.progress.show_step, "returned": self._on_begun}
         level, in_memory = max(self.level.currentIndex(), 0), self._adopted.in_memory
         create_worker(_begin, self._folder, volume, level, in_memory, _connect=connections)
         self._allow()
 
-    def _on_begun(self, error: Exception | None, volume: Volume) -> None:
-        self._beginning = False
+    def _on_begun(self, error: Exception | None) -> None:
+        volume, self._begun = self._begun, None
         self.progress.clear()
         if error is not None:
             show_error(str(error))
-        elif self._adopted is not None:
+        elif self._adopted is not None and volume is not None:
             self._open_begun(volume, self._adopted)
         self.refresh()
 
@@ -340,11 +337,12 @@ class OpenPage(Page):
         self.pyramid_bar.show_step(step)
 
 
-def _adopt(layer: Image) -> Adopted | MemsegError:
+def _adopt(layer: Image) -> tuple[Layer, Adopted | MemsegError]:
+    """Look at a layer, in a thread; say of which layer it is, since another may be chosen meanwhile."""
     try:
-        return adopt(layer)
+        return layer, adopt(layer)
     except MemsegError as error:
-        return error
+        return layer, error
 
 
 def _begin(

@@ -1,0 +1,115 @@
+"""What a person's hands do in napari: drop, click, drag a brush, press keys. Nothing of ours is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QAbstractButton, QApplication, QDialog, QDialogButtonBox, QTableWidget, QWidget
+
+LEFT = Qt.MouseButton.LeftButton
+NONE = Qt.KeyboardModifier.NoModifier
+READER = "Memory-efficient segmentation"
+
+
+def drop(viewer: Viewer, path: Path) -> None:
+    """Drop a file or folder on the viewer, and answer napari's question with our reader if it comes."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    window = viewer.window._qt_viewer
+    action = Qt.DropAction.CopyAction
+    QApplication.sendEvent(window, QDragEnterEvent(QPoint(50, 50), action, data, LEFT, NONE))
+    with answering(choose_reader):
+        QApplication.sendEvent(window, QDropEvent(QPointF(50, 50), action, data, LEFT, NONE))
+
+
+def close(viewer: Viewer) -> None:
+    """Close a viewer, and let Qt take its window away."""
+    viewer.close()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QApplication.processEvents()
+
+
+def choose_reader(dialog: QDialog) -> None:
+    """Choose our reader, let napari remember it, and press OK."""
+    assert isinstance(dialog, QtReaderDialog)
+    (ours,) = [b for b in dialog.reader_btn_group.buttons() if READER in b.text() or "memseg" in b.text()]
+    ours.click()
+    box = dialog.findChild(QDialogButtonBox)
+    box.button(QDialogButtonBox.StandardButton.Ok).click()
+
+
+@contextmanager
+def answering(answer: Callable[[QDialog], None]):
+    """Answer a dialog that opens in the ``with`` body, as soon as it is there."""
+    timer = QTimer(interval=20)
+
+    def look() -> None:
+        dialog = QApplication.activeModalWidget()
+        if isinstance(dialog, QDialog):
+            timer.stop()
+            answer(dialog)
+
+    timer.timeout.connect(look)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.stop()
+
+
+def click(button: QAbstractButton) -> None:
+    """Press a button that can be seen and works."""
+    QApplication.processEvents()
+    assert button.isEnabled(), button.toolTip()
+    assert button.isVisible(), button.text()
+    QTest.mouseClick(button, LEFT)
+
+
+def click_row(table: QTableWidget, row: int, column: int = 1) -> None:
+    """Click a cell of a table."""
+    where = table.visualItemRect(table.item(row, column)).center()
+    QTest.mouseClick(table.viewport(), LEFT, pos=where)
+
+
+def type_into(field: QWidget, text: str) -> None:
+    """Replace the text of a field."""
+    field.setFocus()
+    QTest.keyClick(field, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    QTest.keyClicks(field, text)
+    QTest.keyClick(field, Qt.Key.Key_Return)
+
+
+def canvas(viewer: Viewer) -> QWidget:
+    """Return the widget that shows the picture."""
+    return viewer.window._qt_viewer.canvas.native
+
+
+def press(viewer: Viewer, key: Qt.Key, modifiers: Qt.KeyboardModifier = NONE) -> None:
+    """Press a key over the picture."""
+    QTest.keyClick(canvas(viewer), key, modifiers)
+
+
+def stroke(viewer: Viewer, points: Sequence[tuple[float, float]]) -> None:
+    """Drag with the left button along points, given as shares of the picture's width and height."""
+    widget = canvas(viewer)
+    places = [QPoint(round(x * widget.width()), round(y * widget.height())) for x, y in points]
+    QTest.mouseMove(widget, places[0])
+    QTest.mousePress(widget, LEFT, NONE, places[0])
+    for place in places[1:]:
+        QTest.mouseMove(widget, place)
+        QApplication.processEvents()
+    QTest.mouseRelease(widget, LEFT, NONE, places[-1])
+    QApplication.processEvents()
+
+
+def line(x0: float, y0: float, x1: float, y1: float, moves: int = 6) -> list[tuple[float, float]]:
+    """Return points on a line, for ``stroke``."""
+    steps = [n / moves for n in range(moves + 1)]
+    return [(x0 + (x1 - x0) * s, y0 + (y1 - y0) * s) for s in steps]
