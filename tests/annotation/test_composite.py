@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
 from annotation.helpers import SHAPE, make_run, publish
@@ -53,6 +54,27 @@ def test_an_older_run_can_be_looked_at(seen):
 def test_any_index_reads_the_same_voxels(seen, index):
     session, model = seen
     np.testing.assert_array_equal(np.asarray(session.composite()[index]), model[index])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_part_that_was_cut_out_lazily_reads_like_one_that_was_copied(seen, data):
+    session, model = seen
+    outer = data.draw(basic_indices(SHAPE, allow_ellipsis=False).filter(lambda i: model[i].size > 0))
+    cut = session.composite()[outer]
+    assert cut.shape == model[outer].shape
+    inner = data.draw(basic_indices(model[outer].shape)) if model[outer].ndim else ()
+    np.testing.assert_array_equal(np.asarray(cut[inner]), model[outer][inner])
+
+
+def test_a_slice_of_a_cut_reads_that_slice_alone(seen, monkeypatch):
+    session, model = seen
+    composite, read = session.composite(), []
+    monkeypatch.setattr(
+        composite, "read", lambda *a: read.append(a[0].shape) or type(composite).read(composite, *a)
+    )
+    np.testing.assert_array_equal(composite[:, 3:40, 5:50][7], model[7, 3:40, 5:50])
+    assert read == [(1, 37, 45)]
 
 
 def test_large_reads_are_merged_in_blocks(seen, monkeypatch):

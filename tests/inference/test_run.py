@@ -235,6 +235,19 @@ def test_cancel_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
     assert len({row.block for row in read_ledgers(plan.folder) if row.stage == "network"}) == again[-1].total
 
 
+def test_what_a_kill_left_half_written_of_a_chunk_goes_when_the_run_goes_on(tmp_path):
+    data = noise((32, 32, 32))
+    plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
+    steps = in_process(plan, image=in_memory(data))
+    next(steps)
+    steps.close()
+    left = Path(plan.destination) / "0" / "c" / "1" / "1.0123abcd.partial"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"half")
+    run(plan, data)
+    assert not list(Path(plan.destination).rglob("*.partial"))
+
+
 def test_a_generator_that_is_left_early_leaves_whole_blocks(tmp_path):
     data = noise(SHAPE)
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))

@@ -56,6 +56,8 @@ def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
     destination = Path(plan.destination)
     with _locked(destination):
         _compare(plan, read_run_card(destination))
+        for left_by_a_kill in destination.rglob("*.partial"):
+            left_by_a_kill.unlink()
         yield
 
 

@@ -33,6 +33,7 @@ class RegionChoice(QWidget):
         layout = column(self)
         layout.addWidget(self.kind)
         layout.addWidget(self.slices_form)
+        desk.session_changed.connect(self._forget)
         self._show()
 
     def why_not(self) -> str:
@@ -63,6 +64,12 @@ class RegionChoice(QWidget):
     def _show(self) -> None:
         self.slices_form.setVisible(self.kind.currentText() != WHOLE)
         self.draw.setVisible(self.kind.currentText() == DRAWN)
+
+    def _forget(self) -> None:
+        """Take away what was drawn on another session, whose grid is another."""
+        layer = self._layer()
+        if self._desk.session is None and layer is not None:
+            self._desk.viewer.layers.remove(layer)
 
     def _layer(self) -> Shapes | None:
         layers = self._desk.viewer.layers
