@@ -61,7 +61,7 @@ def test_any_index_reads_the_same_voxels(seen, index):
 def test_a_part_that_was_cut_out_lazily_reads_like_one_that_was_copied(seen, data):
     session, model = seen
     outer = data.draw(basic_indices(SHAPE, allow_ellipsis=False).filter(lambda i: model[i].size > 0))
-    cut = session.composite()[outer]
+    cut = session.composite().levels[0][outer]
     assert cut.shape == model[outer].shape
     inner = data.draw(basic_indices(model[outer].shape)) if model[outer].ndim else ()
     np.testing.assert_array_equal(np.asarray(cut[inner]), model[outer][inner])
@@ -69,7 +69,7 @@ def test_a_part_that_was_cut_out_lazily_reads_like_one_that_was_copied(seen, dat
 
 def test_a_slice_of_a_cut_reads_that_slice_alone(seen, monkeypatch):
     session, model = seen
-    composite, read = session.composite(), []
+    composite, read = session.composite().levels[0], []
     monkeypatch.setattr(
         composite, "read", lambda *a: read.append(a[0].shape) or type(composite).read(composite, *a)
     )

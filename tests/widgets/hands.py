@@ -98,15 +98,29 @@ def press(viewer: Viewer, key: Qt.Key, modifiers: Qt.KeyboardModifier = NONE) ->
 
 def stroke(viewer: Viewer, points: Sequence[tuple[float, float]]) -> None:
     """Drag with the left button along points, given as shares of the picture's width and height."""
-    widget = canvas(viewer)
-    places = [QPoint(round(x * widget.width()), round(y * widget.height())) for x, y in points]
-    QTest.mouseMove(widget, places[0])
-    QTest.mousePress(widget, LEFT, NONE, places[0])
-    for place in places[1:]:
+    button_down(viewer, points)
+    button_up(viewer, points[-1])
+
+
+def button_down(viewer: Viewer, points: Sequence[tuple[float, float]]) -> None:
+    """Press the left button at the first point and drag, without letting go."""
+    widget, (first, *others) = canvas(viewer), [_pixel(viewer, point) for point in points]
+    QTest.mouseMove(widget, first)
+    QTest.mousePress(widget, LEFT, NONE, first)
+    for place in others:
         QTest.mouseMove(widget, place)
         QApplication.processEvents()
-    QTest.mouseRelease(widget, LEFT, NONE, places[-1])
+
+
+def button_up(viewer: Viewer, point: tuple[float, float]) -> None:
+    """Let the left button go."""
+    QTest.mouseRelease(canvas(viewer), LEFT, NONE, _pixel(viewer, point))
     QApplication.processEvents()
+
+
+def _pixel(viewer: Viewer, point: tuple[float, float]) -> QPoint:
+    widget = canvas(viewer)
+    return QPoint(round(point[0] * widget.width()), round(point[1] * widget.height()))
 
 
 def line(x0: float, y0: float, x1: float, y1: float, moves: int = 6) -> list[tuple[float, float]]:

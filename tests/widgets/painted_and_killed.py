@@ -43,9 +43,9 @@ def main(folder: Path, strokes: int, out: Path) -> None:
         stroke(viewer, line(0.3, y, 0.6, y))
         acknowledge(session, out)
     widget = canvas(viewer)
-    middle = QPoint(widget.width() // 2, widget.height() // 2)
-    QTest.mousePress(widget, LEFT, NONE, middle)
-    QTest.mouseMove(widget, middle + QPoint(40, 40))
+    beside = QPoint(round(0.72 * widget.width()), widget.height() // 2)  # where nothing is painted yet
+    QTest.mousePress(widget, LEFT, NONE, beside)
+    QTest.mouseMove(widget, beside + QPoint(0, 40))
     QApplication.processEvents()
     assert session.overlay._open is not None
     faulthandler._sigsegv()

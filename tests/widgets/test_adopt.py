@@ -11,7 +11,8 @@ from napari.plugins import _initialize_plugins
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.io.pyramid import create_image
-from napari_memseg.widgets.adopt import adopt
+from napari_memseg.widgets.adopt import LayerFacts
+from napari_memseg.widgets.adopt import adopt as adopt_by_facts
 from volumes import SIZE, noise, ome_tiff, slices, write_ome_zarr
 from widgets.arrays import vast
 
@@ -40,6 +41,10 @@ def opened(path, plugin):
 @pytest.fixture
 def tiff(tmp_path):
     return ome_tiff(tmp_path, VOXELS)
+
+
+def adopt(layer):
+    return adopt_by_facts(LayerFacts.of(layer))
 
 
 def test_a_layer_of_our_reader_remembers_its_volume(tiff):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,7 @@ class Desk:
     viewer: Viewer
     session: Session | None
     layer: Labels | None = None
+    session_changed = SimpleNamespace(connect=lambda slot: None)
 
     def visible_box(self):
         return None if self.layer is None else visible_box(self.viewer, self.layer, SHAPE)

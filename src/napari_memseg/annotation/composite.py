@@ -50,8 +50,6 @@ class Composite(ReadByBox):
         0, or for display every ``2**level``-th voxel per axis.
     """
 
-    cuts_lazily = True
-
     def __init__(
         self, overlay: SparseCells, runs: Sequence[RunLabels], classes: ClassTable, level: int = 0
     ) -> None:
@@ -67,11 +65,14 @@ class Composite(ReadByBox):
 
     @property
     def levels(self) -> tuple[Composite, ...]:
-        """The same at level 0 and at coarser ones, as a viewer wants them."""
+        """The same at level 0 and at coarser ones, for a viewer: a part is read when it is looked at."""
         count = 1
         while max(self.overlay.shape) / 2 ** (count - 1) > COARSE:
             count += 1
-        return tuple(Composite(self.overlay, self.runs, self.classes, level) for level in range(count))
+        levels = tuple(Composite(self.overlay, self.runs, self.classes, level) for level in range(count))
+        for composite in levels:
+            composite.cuts_lazily = True
+        return levels
 
     def read(self, box: Box, stride: Zyx = (1, 1, 1)) -> NDArray[np.unsignedinteger]:
         """Return every ``stride``-th voxel of ``box`` as a new array.

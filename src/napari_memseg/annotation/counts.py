@@ -9,6 +9,7 @@ which order cells are recounted, while painting goes on::
 from __future__ import annotations
 
 from collections import Counter
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_memseg.annotation.indexing import CELL, cell_at
 from napari_memseg.geometry import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from napari_memseg.annotation.cells import SparseCells
     from napari_memseg.geometry import Zyx
@@ -37,15 +38,15 @@ class ClassCounts:
         self._of: dict[Zyx, dict[int, int]] = {}
         self._total: Counter[int] = Counter()
 
-    def recount(self, box: Box | None = None) -> None:
-        """Count the cells that ``box`` touches (default: all) as they are now."""
+    def recount(self, box: Box | None = None, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Count the cells that ``box`` touches (default: all) as they are now; ``stop`` is asked at each."""
         box = box or Box.whole(self._cells.shape)
         painted = set(self._cells.painted_in(box))
         touched = box.coarsen(CELL)
         gone = [key for key in self._of if touched.contains(Box.at(key, (1, 1, 1))) and key not in painted]
         for key in gone:
             self._total.subtract(self._of.pop(key))
-        self._count(painted)
+        self._count(takewhile(lambda _: not stop(), painted))
 
     def _count(self, keys: Iterable[Zyx]) -> None:
         for key in keys:

@@ -174,6 +174,11 @@ class Overlay(DirtyCells):
         """Open a stroke (button down); one that is still open is stored first."""
         self._begin(tool, _known(kind), whole=False)
 
+    @property
+    def in_stroke(self) -> bool:
+        """Whether a stroke is open."""
+        return self._open is not None
+
     def commit(self) -> int | None:
         """Store and close the open stroke (button up).
 

@@ -202,6 +202,7 @@ class SessionRecord:
             raise ClassTableError(
                 f"Class {class_id} exists already. An id keeps its meaning: use another, or rename the class."
             )
+        _check_name(name)
         taken = {c.color for c in self.classes}
         free = [c for c in PALETTE if c not in taken] or [PALETTE[len(self.classes) % len(PALETTE)]]
         new = LabelClass(class_id, name, color or free[0])
@@ -218,8 +219,14 @@ class SessionRecord:
         """
         if class_id not in self.classes.ids:
             raise ClassTableError(f"There is no class {class_id}. There are: {list(self.classes.ids)}.")
+        _check_name(name)
         rows = (LabelClass(c.id, name, color or c.color) if c.id == class_id else c for c in self.classes)
         return replace(self, classes=ClassTable(tuple(rows)))
+
+
+def _check_name(name: str) -> None:
+    if not name.strip():
+        raise ClassTableError("A class needs a name. Type one that says what is to be painted.")
 
 
 def _reopen(source: str, folder: Path) -> Volume:

@@ -408,8 +408,13 @@ class Session:
 
     def _set_classes(self, record: SessionRecord) -> None:
         self.overlay.commit()
-        self.corrections.probe()
-        record.save(self.path)
+        try:
+            self.corrections.probe()
+            record.save(self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise SessionError(
+                f"The classes could not be stored ({error}). Make space, and try again."
+            ) from error
         self._record = record
         if self.classes.dtype == self.overlay.dtype:
             self.overlay.set_classes(self.classes)

@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.geometry import Box, Zyx, cell_box, zyx
+from napari_memseg.inference.run_card import FOLDER, read_run_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -114,6 +115,21 @@ def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
         if row.status == DONE:
             merged.setdefault(row.stage, set()).add(row.block)
     return merged
+
+
+def done_boxes(run: Path) -> list[Box]:
+    """Return the voxels that a run has predicted so far, a box for each finished block of its last stage.
+
+    Raises
+    ------
+    InputError
+        If there is no run of ours.
+    """
+    plan = read_run_card(run)["plan"]
+    shape, core = zyx(plan["shape"]), zyx(plan["core"])
+    region = Box.parse(plan["region"], shape)
+    done = done_blocks(run / FOLDER).get(plan["stages"][-1]["name"], set())
+    return [cell_box(index, core, shape) & region for index in done]
 
 
 def _create(path: Path) -> sqlite3.Connection:

@@ -29,37 +29,54 @@ class Adopted:
     """Whether no file of it is known, so that a session keeps a copy."""
 
 
-def adopt(layer: Image) -> Adopted:
-    """Return the volume that an image layer shows; may take as long as opening a file.
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What a layer says of itself, asked on the GUI thread; the rest may be found out elsewhere."""
 
-    Raises
-    ------
-    InputError
-        If it is no grey volume (z, y, x).
-    """
-    known = layer.metadata.get(VOLUME)
-    if isinstance(known, Volume) and _finest(layer) is known.levels[0]:
-        return Adopted(known, in_memory=False)
-    if layer.rgb or layer.ndim != 3:
-        what = "colour" if layer.rgb else f"{layer.ndim}-dimensional"
-        raise InputError(
-            f"The layer {layer.name!r} is {what}, and a session needs a grey volume (z, y, x). "
-            "Choose one channel and one time first (Layers > Split Stack), then take that layer."
-        )
-    shown = _in_memory(layer)
-    opened = _by_path(layer, shown)
-    return Adopted(opened or shown, in_memory=opened is None)
+    volume: Volume
+    """Its voxels as they are in the layer."""
+    known: Volume | None
+    """The volume that our reader made it of, if it still shows that."""
+    path: str | None
+    """Where it was loaded from, by whatever reader."""
+
+    @classmethod
+    def of(cls, layer: Image) -> LayerFacts:
+        """Ask a layer.
+
+        Raises
+        ------
+        InputError
+            If it is no grey volume (z, y, x).
+        """
+        if layer.rgb or layer.ndim != 3:
+            what = "colour" if layer.rgb else f"{layer.ndim}-dimensional"
+            raise InputError(
+                f"The layer {layer.name!r} is {what}, and a session needs a grey volume (z, y, x). "
+                "Choose one channel and one time first (Layers > Split Stack), then take that layer."
+            )
+        known = layer.metadata.get(VOLUME)
+        same = isinstance(known, Volume) and _finest(layer) is known.levels[0]
+        path = layer.metadata.get("source") or layer.source.path
+        return cls(_in_memory(layer), known if same else None, str(path) if path else None)
+
+
+def adopt(facts: LayerFacts) -> Adopted:
+    """Return the volume that an image layer shows; takes as long as opening a file, in any thread."""
+    if facts.known is not None:
+        return Adopted(facts.known, in_memory=False)
+    opened = _by_path(facts.path, facts.volume)
+    return Adopted(opened or facts.volume, in_memory=opened is None)
 
 
 def _finest(layer: Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _by_path(layer: Image, shown: Volume) -> Volume | None:
+def _by_path(path: str | None, shown: Volume) -> Volume | None:
     """Open the file that another reader loaded, if what the layer shows is still what it holds."""
-    path = layer.metadata.get("source") or layer.source.path
     try:
-        volume = open_volume(str(path)) if path else None
+        volume = open_volume(path) if path else None
         if volume is None or (volume.shape, volume.dtype) != (shown.shape, shown.dtype):
             return None
         alike = replace(shown, voxel_size=volume.voxel_size, unit=volume.unit)

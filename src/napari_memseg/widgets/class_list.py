@@ -55,6 +55,9 @@ class ClassList(QTableWidget):
             self._fill_row(row, one)
         self._filling = False
         self._show_counts(self._desk.counting.voxels if self._desk.counting else {})
+        corrections = self._desk.shown.corrections if self._desk.shown else None
+        if corrections is not None:
+            self._show_chosen(int(corrections.selected_label))
         height = self.horizontalHeader().height() + sum(self.rowHeight(row) for row in range(len(classes)))
         self.setFixedHeight(min(height + 4, 260))
 

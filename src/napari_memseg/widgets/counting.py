@@ -16,7 +16,7 @@ INTERVAL_MS = 500
 
 
 class Counting(QObject):
-    """Keeps the voxels per class of a session's overlay.
+    """Keeps the voxels per class of a session's overlay; nothing is ``known`` before the first count.
 
     Signals
     -------
@@ -29,6 +29,7 @@ class Counting(QObject):
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.voxels: dict[int, int] = {}
+        self.known = False
         self._session = session
         self._counts = ClassCounts(session.overlay)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memseg-count")
@@ -50,6 +51,7 @@ class Counting(QObject):
         self._ended = True
         self._timer.stop()
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self.deleteLater()
 
     def _start(self) -> None:
         boxes, self._pending = list(self._pending), {}
@@ -57,10 +59,10 @@ class Counting(QObject):
 
     def _count(self, boxes: list[Box]) -> None:
         for box in boxes:
-            self._counts.recount(box)
+            self._counts.recount(box, stop=lambda: self._ended)
         if not self._ended:
             classes = self._session.classes
             self.counted.emit({c.id: self._counts[value_of(classes, c.id)] for c in classes})
 
     def _keep(self, voxels: dict[int, int]) -> None:
-        self.voxels = voxels
+        self.voxels, self.known = voxels, True

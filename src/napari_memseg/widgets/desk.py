@@ -28,6 +28,7 @@ from napari_memseg.widgets.guards import Guard3D
 from napari_memseg.widgets.layers import value_of
 from napari_memseg.widgets.napari_compat import main_window, unwrapped
 from napari_memseg.widgets.painting import PAINTING
+from napari_memseg.widgets.reader import VOLUME
 from napari_memseg.widgets.relay import JobRelay, Outcome
 from napari_memseg.widgets.segmenting import Segmenting
 from napari_memseg.widgets.session_layers import SessionLayers
@@ -36,6 +37,8 @@ from napari_memseg.widgets.view import visible_box
 from napari_memseg.workflows.child_process import close_children
 
 _NAME = "napari-memseg desk"
+ASKED_MS = 100
+"""Time between two looks whether a question about closing is still open."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +62,8 @@ class Desk(QObject):
         Jobs in child processes: to train, to export, to build a pyramid, to describe this machine.
     segmenting : Segmenting
         Runs, shown while they come in.
+    ended : bool
+        The viewer is being closed: nothing is begun any more.
 
     Signals
     -------
@@ -99,7 +104,8 @@ class Desk(QObject):
         self.training.ended.connect(self._on_trained)
         self.building.ended.connect(self._on_built)
         self._guard = Guard3D(viewer, self)
-        self._closing = False
+        self._closing = self.ended = False
+        self._device = ""
         self._window = window
         window.installEventFilter(self)
         application = QApplication.instance()
@@ -136,10 +142,23 @@ class Desk(QObject):
             show_error(str(error))
             return False
         self.close_session()
-        self._take(session, layer)
+        try:
+            self._take(session, layer or self._layer_of(session))
+        except InputError as error:
+            self.close_session()
+            show_error(str(error))
+            return False
         for note in session.notes:
             show_info(note[:1].upper() + note[1:])
         return True
+
+    def _layer_of(self, session: Session) -> Layer | None:
+        """Return a layer that shows a session's image already, from an earlier time that it was open."""
+        for layer in self.viewer.layers:
+            known = layer.metadata.get(VOLUME)
+            if isinstance(known, Volume) and known.source == session.image.source:
+                return layer
+        return None
 
     def _take(self, session: Session, layer: Layer | None) -> None:
         self.session = session
@@ -156,7 +175,12 @@ class Desk(QObject):
 
     def why_not_close(self) -> str:
         """Say why the session cannot be closed now; nothing where it can."""
-        busy = {"training": self.training, "run": self.segmenting.relay, "export": self.exporting}
+        busy = {
+            "training": self.training,
+            "run": self.segmenting.relay,
+            "export": self.exporting,
+            "pyramid": self.building,
+        }
         going = [name for name, relay in busy.items() if relay.busy]
         return (
             f"A {going[0]} of this session is going on. Stop it first; it can be continued." if going else ""
@@ -199,6 +223,7 @@ class Desk(QObject):
             self.shown.show()
         layer = self.shown.corrections
         assert isinstance(layer, Labels)
+        self.viewer.dims.ndisplay = 2  # where a slice is painted on
         layer.visible = True
         self.viewer.layers.selection.active = layer
         layer.selected_label = value_of(self.session.classes, class_id)
@@ -248,8 +273,14 @@ class Desk(QObject):
     def describe_machine(self) -> None:
         """Ask a child process what there is to compute on; it stays, so that the next job begins at once."""
         if not self.machine.busy:
+            self._device = setting("device")
             workflow = "napari_memseg.workflows.machine:describe_machine"
-            self.machine.start("asking what there is to compute on", workflow, setting("device"))
+            self.machine.start("asking what there is to compute on", workflow, self._device)
+
+    def describe_again(self) -> None:
+        """Ask once more, where somebody chose another device in the Preferences meanwhile."""
+        if self._device != setting("device"):
+            self.describe_machine()
 
     def _on_trained(self, outcome: Outcome) -> None:
         self.models_changed.emit()
@@ -261,8 +292,11 @@ class Desk(QObject):
         if outcome.error is not None:
             show_error(str(outcome.error))
         elif outcome.result and self.session is not None and self.shown is not None:
-            self.session.reopen_image()
-            if len(self.session.image.arrays) > 1:
+            try:
+                self.session.reopen_image()
+            except InputError as error:
+                show_error(str(error))
+            else:
                 self.shown.replace_image()
 
     def _replace_dead_child(self, outcome: Outcome) -> None:
@@ -286,14 +320,19 @@ class Desk(QObject):
         return False
 
     def _stay(self) -> None:
-        """Take note that somebody was asked, and did not want to close the window."""
-        self._closing = False
+        """Take note that the window was not closed, once whoever is asked about that has answered."""
+        if QApplication.activeModalWidget() is not None:
+            QTimer.singleShot(ASKED_MS, self._stay)
+        else:
+            self._closing = False
 
     def _end(self) -> None:
         """Stop jobs, so that they can be continued, and close the session; layers go with their viewer."""
+        self.ended = True
         for relay in (self.training, self.segmenting.relay, self.exporting, self.building, self.machine):
             relay.cancel()
         self.segmenting.close()
+        self._guard.close()
         self.close_session(remove_layers=False)
 
     def _quit(self) -> None:

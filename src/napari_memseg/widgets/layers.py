@@ -63,7 +63,8 @@ def corrections_layer(session: Session, brush_size: int) -> Labels:
         **grid(session),
     )
     found.brush_size = brush_size
-    found.editable = not session.read_only
+    found.selected_label = value_of(session.classes, session.classes.ids[-1])
+    found.editable = not session.read_only and session.overlay.state != "failed"
     return found
 
 

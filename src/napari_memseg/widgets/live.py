@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_memseg.annotation.composite import Composite
 from napari_memseg.annotation.runs import RunLabels
 from napari_memseg.errors import MemsegError
-from napari_memseg.geometry import Box, zyx
+from napari_memseg.geometry import Box, Zyx, cells, zyx
+from napari_memseg.inference.ledger import done_boxes
 from napari_memseg.widgets.napari_compat import patch, shown_box, shows_volume
 
 INTERVAL_MS = 100
@@ -35,6 +37,8 @@ REFRESH_3D_MS = 2000
 """Time between two refreshes of a volume rendering, whose coarsest level is read whole."""
 AT_ONCE = 16
 """Finished blocks that are read and patched at a time."""
+GRID: Zyx = (256, 256, 256)
+"""Cells by which finished blocks are found, in voxels of the working level."""
 NOWHERE = Box((0, 0, 0), (0, 0, 0))
 
 
@@ -65,6 +69,7 @@ class LiveResult(QObject):
 
     patched = Signal()
     _read = Signal(object)
+    _recalled = Signal(object)
 
     def __init__(self, layer: Labels, levels: Sequence[Composite], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -72,7 +77,7 @@ class LiveResult(QObject):
         self.refreshes = 0
         self._pending: dict[Box, None] = {}
         self._painted = NOWHERE
-        self._finished: dict[Box, None] = {}
+        self._finished: dict[Zyx, set[Box]] = {}
         self._reading = self._ended = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memseg-show")
         self._timer = QTimer(self, interval=INTERVAL_MS, singleShot=True)
@@ -80,6 +85,7 @@ class LiveResult(QObject):
         self._volume_timer = QTimer(self, interval=REFRESH_3D_MS, singleShot=True)
         self._volume_timer.timeout.connect(self._refresh_volume)
         self._read.connect(self._show)
+        self._recalled.connect(self._on_recalled)
         layer.events.set_data.connect(self._look_again)
 
     def changed(self, box: Box) -> None:
@@ -89,8 +95,28 @@ class LiveResult(QObject):
 
     def finished(self, box: Box) -> None:
         """Take note that a run has predicted ``box``."""
-        self._finished[box] = self._pending[box] = None
+        self._keep([box])
+        self._pending[box] = None
         self._wake()
+
+    def _keep(self, boxes: Sequence[Box]) -> None:
+        """Remember finished blocks by place, to find those in view among any number of them."""
+        for box in boxes:
+            for cell in cells(box, GRID):
+                self._finished.setdefault(cell, set()).add(box)
+
+    def _recall_in_thread(self, run: Path) -> None:
+        """Find out what an unfinished run had finished before it was opened here."""
+        try:
+            boxes = done_boxes(run)
+        except (MemsegError, OSError, ValueError, KeyError):  # it has not begun, or is being discarded
+            return
+        if boxes and not self._ended:
+            self._recalled.emit(boxes)
+
+    def _on_recalled(self, boxes: Sequence[Box]) -> None:
+        self._keep(boxes)
+        self._look_again()
 
     def show_runs(self, runs: Sequence[RunLabels]) -> None:
         """Show other runs from now on, the newest first."""
@@ -98,6 +124,8 @@ class LiveResult(QObject):
         for composite in self.levels:
             composite.runs = tuple(runs)
         self.refresh()
+        if runs and not runs[0].run.is_finished:
+            self._thread.submit(self._recall_in_thread, runs[0].run.path)
 
     def refresh(self) -> None:
         """Read all that is on the screen anew, as napari does when the view moves."""
@@ -117,9 +145,11 @@ class LiveResult(QObject):
 
     def _look_again(self) -> None:
         """After napari read a coarse level: finished blocks that it does not hold yet are to be shown."""
-        if self._finished and (shown := shown_box(self.layer)) is not None and shown[1] > 0:
-            seen = _finest(*shown, self.levels[0])
-            self._pending.update(dict.fromkeys(box for box in self._finished if not (box & seen).is_empty))
+        if not self._finished or shows_volume(self.layer):
+            return
+        if (shown := shown_box(self.layer)) is not None and shown[1] > 0:
+            for cell in cells(_finest(*shown, self.levels[0]), GRID):
+                self._pending.update(dict.fromkeys(self._finished.get(cell, ())))
             self._wake()
 
     def _look(self) -> None:

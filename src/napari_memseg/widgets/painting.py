@@ -23,7 +23,7 @@ from napari_memseg.annotation.indexing import MOST_VOXELS
 from napari_memseg.annotation.overlay import Overlay
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
-from napari_memseg.widgets.napari_compat import patch, shown_box
+from napari_memseg.widgets.napari_compat import forget_history, patch, shown_box
 
 STORE_MS = 1000
 """What is painted with the button down reaches the disk after so long."""
@@ -105,13 +105,26 @@ class Painter(QObject):
             layer.mode = "pan_zoom"
             show_info(why)
             return
-        erases = mode == "erase" or layer.selected_label == 0
-        with self._answering():
-            self.overlay.begin_stroke(tool=mode, kind="withdraw" if erases else "paint")
+        forget_history(layer)
+        if not self._begin(mode):
+            return
         yield
         while event.type == "mouse_move":
+            if not self._goes_on(mode):
+                return
             yield
         self.save()
+
+    def _goes_on(self, mode: str) -> bool:
+        """Begin anew where the stroke was stored on the way: the focus was lost, or a key pressed."""
+        return self.overlay.state != "failed" and (self.overlay.in_stroke or self._begin(mode))
+
+    def _begin(self, mode: str) -> bool:
+        """Begin a stroke, and return whether the disk takes it."""
+        erases = mode == "erase" or self.layer.selected_label == 0
+        with self._answering():
+            self.overlay.begin_stroke(tool=mode, kind="withdraw" if erases else "paint")
+        return self.overlay.state != "failed"
 
     def _too_much_to_fill(self) -> str:
         shape, dims = self.overlay.shape, self.layer.n_edit_dimensions
@@ -181,6 +194,8 @@ class Painter(QObject):
             yield
         except InputError as error:
             show_error(str(error))
+            if self.overlay.state == "failed":
+                self._stop()
 
     def _tell(self) -> None:
         self._told = self.overlay.state

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
+    QComboBox,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -57,6 +58,25 @@ class Button(QPushButton):
             self.setEnabled(not why_not)
         self.setToolTip(why_not or self.tip)
         self.reason.say("" if quiet else why_not)
+
+
+class Choice(QComboBox):
+    """A list to choose from that is no wider than there is room, however long its entries are."""
+
+    def __init__(self, entries: Iterable[str] = (), tip: str = "") -> None:
+        super().__init__()
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.addItems(list(entries))
+        self.setToolTip(tip)
+
+    def choose(self, data: object) -> None:
+        """Choose the entry that stands for ``data``, or else the first.
+
+        Qt's own ``findData`` takes two equal paths for different ones.
+        """
+        known = [self.itemData(n) for n in range(self.count())]
+        self.setCurrentIndex(known.index(data) if data in known else 0)
 
 
 class JobBar(QWidget):

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtWidgets import QComboBox, QSpinBox, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QSpinBox, QWidget
 
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.layers import grid
-from napari_memseg.widgets.parts import Button, column, form, row
+from napari_memseg.widgets.parts import Button, Choice, column, form, row
 
 WHOLE, SEEN, DRAWN = "the whole volume", "what is visible", "a rectangle"
 LAYER = "region"
 
 
 class RegionChoice(QWidget):
-    """A choice of region, with the tool to draw one."""
+    """A choice of region, with the tool to draw one.
+
+    Signals
+    -------
+    changed
+        Another region is chosen, or drawn.
+    """
+
+    changed = Signal()
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self.kind = QComboBox()
-        self.kind.addItems((WHOLE, SEEN, DRAWN))
+        self._drawn: Shapes | None = None
+        self.kind = Choice((WHOLE, SEEN, DRAWN))
         self.kind.currentIndexChanged.connect(self._show)
         self.slices = QSpinBox()
         self.slices.setRange(1, 100_000)
@@ -38,13 +47,23 @@ class RegionChoice(QWidget):
 
     def why_not(self) -> str:
         """Say what is missing for the chosen region; nothing where it is known."""
-        session, found = self._desk.session, self._rectangle()
-        if self.kind.currentText() != DRAWN or session is None:
+        session, kind = self._desk.session, self.kind.currentText()
+        if session is None or kind == WHOLE:
             return ""
+        if kind == SEEN:
+            return self._why_nothing_is_seen()
+        found = self._rectangle()
         if found is None:
             return "Draw a rectangle first: press Draw, then drag on the slice."
         if found.clip(session.shape).is_empty:
             return "The rectangle lies beside the volume: draw another one on it."
+        return ""
+
+    def _why_nothing_is_seen(self) -> str:
+        if self._desk.viewer.dims.ndisplay == 3:
+            return "In 3D all is visible: go back to 2D, or choose the whole volume."
+        if self._desk.visible_box() is None:
+            return "The layers of the session are not shown: show them again, on the page Open."
         return ""
 
     def box(self) -> Box | None:
@@ -61,9 +80,10 @@ class RegionChoice(QWidget):
         low = zyx(before if length == 1 else 0 for length in box.shape)
         return box.grow(low, zyx(after if length == 1 else 0 for length in box.shape))
 
-    def _show(self) -> None:
+    def _show(self, _: int = 0) -> None:
         self.slices_form.setVisible(self.kind.currentText() != WHOLE)
         self.draw.setVisible(self.kind.currentText() == DRAWN)
+        self.changed.emit()
 
     def _forget(self) -> None:
         """Take away what was drawn on another session, whose grid is another."""
@@ -72,8 +92,11 @@ class RegionChoice(QWidget):
             self._desk.viewer.layers.remove(layer)
 
     def _layer(self) -> Shapes | None:
-        layers = self._desk.viewer.layers
-        return next((one for one in layers if one.name == LAYER and isinstance(one, Shapes)), None)
+        """Return the layer that we made to draw on, while it is there."""
+        return self._drawn if self._drawn in self._desk.viewer.layers else None
+
+    def _on_drawn(self) -> None:
+        self.changed.emit()
 
     def _rectangle(self) -> Box | None:
         """Return what the last rectangle covers: one voxel thick along an axis that it is flat along."""
@@ -91,7 +114,8 @@ class RegionChoice(QWidget):
         layer = self._layer()
         if layer is None:
             style = {"face_color": "transparent", "edge_color": "#ccbb44", "edge_width": 2}
-            layer = Shapes(name=LAYER, ndim=3, **style, **grid(session))
+            layer = self._drawn = Shapes(name=LAYER, ndim=3, **style, **grid(session))
+            layer.events.data.connect(self._on_drawn)
             viewer.add_layer(layer)
         viewer.layers.selection.active = layer
         layer.mode = "add_rectangle"

@@ -10,6 +10,7 @@ Whatever happens in the child, the viewer and every stroke stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -180,3 +181,15 @@ class _Worker(FunctionWorker[Outcome]):
     def quit(self) -> None:
         """End the job; the thread ends with it, and still says how: it is not aborted."""
         self._errand.steer("cancel")
+
+    def run(self) -> None:
+        """Do the job and say so.
+
+        Unlike its base it leaves the process's warnings as they are, since a job may take hours; and it is
+        silent where the application ended meanwhile, and nobody is left to tell.
+        """
+        with contextlib.suppress(RuntimeError):
+            self.started.emit()
+            self.returned.emit(self.work())
+            self.finished.emit()
+            self._finished.emit(self)

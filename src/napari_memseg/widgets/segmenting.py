@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -48,13 +48,19 @@ class Segmenting(QObject):
 
     def start(self, model: Path, config: SegmentConfig, *, restart: bool = False) -> None:
         """Begin a run, or go on with the unfinished one of the same kind."""
+        self._begin("segment_session", model, config, restart=restart)
+
+    def resume(self, run: str) -> None:
+        """Go on with an unfinished run, by the plan that it was begun with."""
+        self._begin("resume_run", run)
+
+    def _begin(self, workflow: str, *args: Any, **kwargs: Any) -> None:
         session = self._desk.session
-        if session is None:
-            return
-        workflow = "napari_memseg.workflows.segment:segment_session"
-        title = f"segmenting {session.path.name}: it can be continued later"
-        self.relay.start(title, workflow, session.path, model, config, restart=restart)
-        self.look()
+        if session is not None:
+            title = f"segmenting {session.path.name}: it can be continued later"
+            place = f"napari_memseg.workflows.segment:{workflow}"
+            self.relay.start(title, place, session.path, *args, **kwargs)
+            self.look()
 
     def look(self) -> None:
         """Tell the run what is on the screen, to do that next."""

@@ -5,6 +5,8 @@ A deleted layer takes nothing with it: strokes are on the disk, and a run goes o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from napari import Viewer
@@ -83,13 +85,14 @@ class SessionLayers(QObject):
             self.painter.changed.connect(self._on_painted)
             self.painter.stored.connect(self.stored)
             self.corrections.events.selected_label.connect(self._on_chosen)
+            self._on_chosen()
         self.changed.emit()
 
     def show_runs(self) -> None:
         """Show the newest run there is, over those that it replaces."""
-        runs = self._session.shown_runs()
+        runs = tuple(self._session.shown_runs())
         for composite in self.levels:
-            composite.runs = tuple(runs)
+            composite.runs = runs
         if self.live is not None:
             self.live.show_runs(runs)
 
@@ -124,8 +127,9 @@ class SessionLayers(QObject):
         layer = make.image_layer(self._session.image, **kept)
         place = 0 if old is None or old not in self._viewer.layers else self._viewer.layers.index(old)
         self.image = layer
-        self._remove(old)
-        self._viewer.layers.insert(place, layer)
+        with self._same_layer_active():
+            self._viewer.layers.insert(place, layer)
+            self._remove(old)
         self.changed.emit()
 
     def close(self, *, remove: bool) -> None:
@@ -136,12 +140,25 @@ class SessionLayers(QObject):
         if remove:
             for layer in (self.corrections, self.confidence, self.result):
                 self._remove(layer)
+        self.image = self.result = self.confidence = self.corrections = None
+        self.levels = ()
+        self.deleteLater()
 
     def _add(self, layer: Any, below: Layer | None = None) -> Any:
         layers = self._viewer.layers
         place = len(layers) if below is None or below not in layers else layers.index(below)
-        layers.insert(place, layer)
+        with self._same_layer_active():
+            layers.insert(place, layer)
         return layer
+
+    @contextmanager
+    def _same_layer_active(self) -> Iterator[None]:
+        """Leave the chosen layer chosen, though napari chooses what is inserted: somebody may be painting."""
+        layers = self._viewer.layers
+        active = layers.selection.active
+        yield
+        if active is not None and active in layers:
+            layers.selection.active = active
 
     def _remove(self, layer: Layer | None) -> None:
         if layer is not None and layer in self._viewer.layers:

@@ -30,7 +30,7 @@ class Badge(QLabel):
         "saved": ("all strokes are on disk", "#2e7d32"),
         "pending": ("storing…", "#b26a00"),
         "failed": ("the disk refuses: nothing can be painted", "#c62828"),
-        "read-only": ("read-only: somebody else edits this session", "#546e7a"),
+        "read-only": ("read-only: nothing can be painted here", "#546e7a"),
     }
 
     def __init__(self, desk: Desk) -> None:

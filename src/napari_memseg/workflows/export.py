@@ -12,6 +12,7 @@ export of the same pair is equal byte for byte::
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -20,6 +21,7 @@ from napari_memseg.annotation.runs import run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
 from napari_memseg.io.pyramid import CHUNK, create_image, create_labels
@@ -43,7 +45,12 @@ BLOCK: Zyx = zyx(2 * n for n in CHUNK)
 
 
 def export(
-    session: Path, destination: Path, kind: str = "ome-zarr", *, run: str | None = None
+    session: Path,
+    destination: Path,
+    kind: str = "ome-zarr",
+    *,
+    run: str | None = None,
+    control: Control | None = None,
 ) -> Iterator[Progress]:
     """Write image, corrected labels and provenance of a session to a new folder.
 
@@ -57,6 +64,8 @@ def export(
         "ome-zarr": an OME-Zarr 0.5 image with the labels in it.
     run : str, optional
         The newest run that is exported; by default the newest there is.
+    control : Control, optional
+        Cancelling ends it after a block.
 
     Yields
     ------
@@ -67,15 +76,20 @@ def export(
     ------
     InputError
         If something is at ``destination``, the kind is unknown, or the run is not finished.
+    Cancelled
+        If ``control`` was asked to cancel; nothing is left behind.
     """
+    control = control or Control()
     if kind not in FORMATS:
         raise InputError(f"There is no export format {kind!r}. Choose one of: {', '.join(FORMATS)}.")
     with Session.open(session, read_only=True) as opened, opened.snapshot(run=run) as snapshot:
         runs = _finished_chain(opened, snapshot.run_id)
         with part_folder(destination) as part:
-            yield from _copy("export image", _new_image(part / IMAGE, opened), _LevelOf(opened))
-            labels = _new_labels(part / IMAGE / "labels", opened)
-            yield from _copy("export labels", labels, snapshot.composite)
+            image = _copy("export image", _new_image(part / IMAGE, opened), _LevelOf(opened))
+            labels = _copy("export labels", _new_labels(part / IMAGE / "labels", opened), snapshot.composite)
+            for step in chain(image, labels):
+                yield step
+                control.raise_if_cancelled()
             provenance = _provenance(opened, snapshot, runs)
             atomic_write(part / "provenance.json", json.dumps(provenance, indent=1).encode())
         facts = {"path": str(destination), "seq": snapshot.seq, "run": snapshot.run_id}

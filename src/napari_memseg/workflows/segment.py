@@ -87,6 +87,35 @@ def segment_session(
     yield from _follow(plan, restart, control or Control(), image)
 
 
+def resume_run(session: Path, run: str, *, control: Control | None = None) -> Iterator[Progress]:
+    """Go on with a run of a session by the very plan that it was begun with, whatever that was.
+
+    Parameters
+    ----------
+    session : Path
+        Its folder.
+    run : str
+        The run's id: "0002".
+    control : Control, optional
+        As for ``segment``; steps and errors too.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or it never began.
+    """
+    with Session.open(session, read_only=True) as opened:
+        path = opened.path / "runs" / run
+        image = opened.image
+    try:
+        plan = Plan.from_json(read_run_card(path)["plan"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The plan of run {run} cannot be read by this version ({error}). Begin another run."
+        ) from error
+    yield from _follow(replace(plan, destination=str(path)), False, control or Control(), image)
+
+
 def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool) -> Plan:
     """Plan a new run of a session, or find its unfinished one of the same plan."""
     if config.level not in (None, session.level):

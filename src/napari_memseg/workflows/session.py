@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_memseg.annotation.counts import ClassCounts
 from napari_memseg.annotation.record import IMAGE, SessionRecord
+from napari_memseg.annotation.record import NAME as SESSION
 from napari_memseg.annotation.session import Session, lay_out
 from napari_memseg.errors import InputError
+from napari_memseg.inference.control import Control
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import check_scale, level_shapes
@@ -73,6 +75,8 @@ def _beside(source: str | None) -> Path | None:
     if source is None:
         return None
     folder = parse_source(source).path.absolute().parent
+    if (folder / SESSION).exists():  # the image of a session: not inside of that
+        folder = folder.parent
     inside_a_package = Path(__file__).parents[1] in (folder, *folder.parents)
     return folder if os.access(folder, os.W_OK) and not inside_a_package else None
 
@@ -163,16 +167,24 @@ def keep_image(folder: Path, image: Volume, classes: ClassTable) -> Iterator[Pro
     yield Progress(stage="save image", done=1, total=1, result={"session": str(folder)})
 
 
-def build_pyramid(folder: Path) -> Iterator[Progress]:
-    """Build the pyramid of a session's image in the session, or go on where a kill stopped it.
+def build_pyramid(folder: Path, *, control: Control | None = None) -> Iterator[Progress]:
+    """Build the pyramid of a session's image in the session, or go on where it was stopped or killed.
 
     The image is the same to all who use it, at once and from then on. Steps and result as for ``convert``.
+
+    Raises
+    ------
+    Cancelled
+        If ``control`` was asked to cancel; what is finished stays.
     """
+    control = control or Control()
     with Session.open(folder, read_only=True) as session:
         image = session.image
     config = ConvertConfig(voxel_size=image.voxel_size, unit=image.unit)
     for step in convert(image, folder / IMAGE, config):
         yield replace(step, stage="build pyramid")
+        if step.result is None:
+            control.raise_if_cancelled()
 
 
 def models_in(folder: Path) -> list[Path]:
@@ -186,7 +198,8 @@ def unfinished_trainings(folder: Path) -> list[Path]:
     states = sorted(
         (folder / "models").glob("*.training"), key=lambda path: path.stat().st_mtime, reverse=True
     )
-    return list(dict.fromkeys(state.with_name(state.name.split(".")[0] + SUFFIX) for state in states))
+    names = (state.name.removesuffix(".training").rpartition(".")[0] for state in states)
+    return list(dict.fromkeys(folder / "models" / f"{name}{SUFFIX}" for name in names))
 
 
 def next_model(folder: Path, architecture: str) -> Path:

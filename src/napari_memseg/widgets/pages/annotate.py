@@ -11,7 +11,7 @@ from napari_memseg.errors import MemsegError
 from napari_memseg.widgets.class_list import ClassList
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import listed
-from napari_memseg.widgets.pages.page import NO_SESSION, Page
+from napari_memseg.widgets.pages.page import NO_SESSION, Page, why_read_only
 from napari_memseg.widgets.parts import Button, group, row
 
 
@@ -26,7 +26,7 @@ class AnnotatePage(Page):
         self.name = QLineEdit()
         self.name.setPlaceholderText("name of a class")
         self.name.returnPressed.connect(self._add)
-        self.name.textChanged.connect(lambda _: self._allow())
+        self.name.textChanged.connect(self._allow)
         self.number = QSpinBox()
         self.number.setRange(1, 65000)
         self.number.setToolTip("The number in the exported labels; it keeps its meaning for ever")
@@ -39,7 +39,7 @@ class AnnotatePage(Page):
         self.keys_group = group("Keys", keys)
         self.add(self.classes_group, self.keys_group)
         self.column.addStretch()
-        desk.counted.connect(lambda _: self.refresh())
+        desk.counted.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
@@ -57,7 +57,7 @@ class AnnotatePage(Page):
         if session is None:
             return NO_SESSION
         if session.read_only:
-            return "This session can only be looked at: somebody else edits it."
+            return why_read_only(session)
         voxels = self.desk.counting.voxels if self.desk.counting else {}
         missing = [c.name for c in session.classes if not voxels.get(c.id)]
         if missing:

@@ -9,10 +9,11 @@ from typing import ClassVar
 from napari.layers import Layer
 from qtpy.QtWidgets import QCheckBox
 
+from napari_memseg.geometry import Box
 from napari_memseg.widgets.class_list import ClassList
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import shown
-from napari_memseg.widgets.pages.page import NO_SESSION, Page
+from napari_memseg.widgets.pages.page import NO_SESSION, Page, why_read_only
 from napari_memseg.widgets.painting import REDO, UNDO
 from napari_memseg.widgets.parts import Button, Hint, group, row
 from napari_memseg.workflows.session import models_in
@@ -64,7 +65,7 @@ class CorrectPage(Page):
         self.add(self.content)
         self.column.addStretch()
         desk.stored.connect(self._on_stored)
-        desk.counted.connect(lambda _: self._show_strokes())
+        desk.counted.connect(self._show_strokes)
         self.refresh()
 
     def refresh(self) -> None:
@@ -87,7 +88,7 @@ class CorrectPage(Page):
     def _next(self) -> str:
         session = self.desk.session
         if session is not None and session.read_only:
-            return "This session can only be looked at: somebody else edits it."
+            return why_read_only(session)
         if session is not None and not session.runs():
             return "There is no prediction to correct yet: segment first, on the page Segment."
         return (
@@ -144,6 +145,8 @@ class CorrectPage(Page):
             layers.show_runs()
             if layers.corrections is not None:
                 layers.corrections.refresh(extent=False)
+            if self.desk.counting is not None:
+                self.desk.counting.changed(Box.whole(session.shape))
             self.refresh()
 
     def _retrain(self) -> None:

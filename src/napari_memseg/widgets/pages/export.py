@@ -9,12 +9,12 @@ from typing import ClassVar
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit
+from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.pages.page import NO_SESSION, Page
-from napari_memseg.widgets.parts import Button, JobBar, form, group, row
+from napari_memseg.widgets.parts import Button, Choice, JobBar, form, group, row
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.workflows.export import FORMATS
 
@@ -27,13 +27,10 @@ class ExportPage(Page):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._made: Path | None = None
-        self.format = QComboBox()
-        self.format.addItems(FORMATS)
-        self.format.setToolTip("ome-zarr: the image with the corrected labels in it")
-        self.run_choice = QComboBox()
-        self.run_choice.setToolTip("Corrections over this run, and over those that it replaced")
+        self.format = Choice(FORMATS, "ome-zarr: the image with the corrected labels in it")
+        self.run_choice = Choice(tip="Corrections over this run, and over those that it replaced")
         self.place = QLineEdit()
-        self.place.textChanged.connect(lambda _: self._allow())
+        self.place.textChanged.connect(self._allow)
         self.browse = Button("…", self._ask_place, "Choose where the export lies")
         self.choices = group(
             "Export", form(Format=self.format, Run=self.run_choice, Folder=row(self.place, self.browse))
@@ -49,6 +46,7 @@ class ExportPage(Page):
         self.column.addStretch()
         desk.exporting.stepped.connect(self.bar.show_step)
         desk.exporting.ended.connect(self._on_end)
+        desk.session_changed.connect(self._forget)
         self.refresh()
 
     def refresh(self) -> None:
@@ -71,6 +69,13 @@ class ExportPage(Page):
             "“not predicted”, and never becomes background."
         )
         self._allow()
+
+    def _forget(self) -> None:
+        """Clear what was named and made for a session that is closed."""
+        if self.desk.session is None:
+            self._made = None
+            self.place.clear()
+            self.bar.clear()
 
     def _list_runs(self, session: Session) -> None:
         finished = [run.id for run in reversed(session.runs()) if run.is_finished]

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
 from napari.layers import Image, Layer
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit
+from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError, MemsegError
 from napari_memseg.io.units import METRES
 from napari_memseg.io.volume import Volume
 from napari_memseg.models.classes import ClassTable
-from napari_memseg.widgets.adopt import Adopted, adopt
+from napari_memseg.widgets.adopt import Adopted, LayerFacts, adopt
 from napari_memseg.widgets.desk import Desk
-from napari_memseg.widgets.pages.page import Page
-from napari_memseg.widgets.parts import Button, Hint, JobBar, form, group, row, shape_text, size_of, size_text
+from napari_memseg.widgets.pages.page import Page, why_read_only
+from napari_memseg.widgets.parts import (
+    Button,
+    Choice,
+    Hint,
+    JobBar,
+    form,
+    group,
+    row,
+    shape_text,
+    size_of,
+    size_text,
+)
 from napari_memseg.widgets.reader import VOLUME
 from napari_memseg.widgets.settings import sessions_folder
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.session import begin_session, folder_for, forecast
 
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A session that is being made; meanwhile another layer may be chosen."""
+
+    folder: Path
+    layer: Layer
+    volume: Volume
+    in_memory: bool
+
+
 EMPTY = (
     "Drop a TIFF stack, a folder of slices, an OME-Zarr or a session folder on the window, or choose one. "
-    "At the first drop napari asks which reader to use: choose napari-memseg and let it remember the choice."
+    "At the first drop napari asks for a reader: choose “Memory-efficient segmentation”, to be remembered."
 )
 UNITS = ("micrometer", "nanometer", "millimeter")
 
@@ -40,7 +64,7 @@ class OpenPage(Page):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._adopted: Adopted | None = None
-        self._begun: Volume | None = None
+        self._begun: _Begun | None = None
         self._build_volume()
         self._build_session()
         self._build_opened()
@@ -49,13 +73,13 @@ class OpenPage(Page):
         layers.events.inserted.connect(self._on_layers)
         layers.events.removed.connect(self._on_layers)
         desk.building.stepped.connect(self._on_pyramid_step)
-        desk.building.ended.connect(lambda _: self.refresh())
+        desk.building.ended.connect(self.refresh)
+        desk.session_changed.connect(self._on_session)
         self._on_layers()
         self.refresh()
 
     def _build_volume(self) -> None:
-        self.layers = QComboBox()
-        self.layers.setToolTip("The image layer that a session is to be begun on")
+        self.layers = Choice(tip="The image layer that a session is to be begun on")
         self.layers.currentIndexChanged.connect(self._examine)
         self.file = Button("Open file…", self._ask_file, "A TIFF stack, opened lazily")
         self.folder = Button("Open folder…", self._ask_folder, "Slices, an OME-Zarr, or a session")
@@ -63,9 +87,8 @@ class OpenPage(Page):
         self.sizes = [QLineEdit() for _ in "zyx"]
         for edit, axis in zip(self.sizes, "zyx", strict=True):
             edit.setPlaceholderText(axis)
-            edit.textChanged.connect(lambda _: self._allow())
-        self.unit = QComboBox()
-        self.unit.addItems(UNITS)
+            edit.textChanged.connect(self._allow)
+        self.unit = Choice(UNITS)
         self.size_form = form(Voxel_size=row(*self.sizes, self.unit))
         self.volume_group = group(
             "Volume", row(self.file, self.folder), self.layers, self.facts, self.size_form
@@ -73,11 +96,10 @@ class OpenPage(Page):
         self.add(self.volume_group)
 
     def _build_session(self) -> None:
-        self.level = QComboBox()
-        self.level.setToolTip("Painting and predicting happen at this resolution, which the session keeps")
+        self.level = Choice(tip="Painting and predicting happen at this resolution, which the session keeps")
         self.place = QLineEdit()
         self.place.setToolTip("A new folder for strokes, models and runs")
-        self.place.textChanged.connect(lambda _: self._foretell())
+        self.place.textChanged.connect(self._foretell)
         self.browse = Button("…", self._ask_place, "Choose where the session lies")
         self.forecast = Hint()
         self.start = Button("Start session", self._start, "Make the folder and begin to annotate")
@@ -140,9 +162,9 @@ class OpenPage(Page):
     def _show_session(self, session: Session) -> None:
         missing = self.desk.shown.missing if self.desk.shown else []
         self.hint.say(
-            "Next: paint a few strokes of each class, on the page Annotate."
+            "The session is open; the pages that follow are the steps of its work."
             if not session.read_only
-            else f"Somebody else edits this session, so it can only be looked at. {' '.join(session.notes)}"
+            else why_read_only(session)
         )
         image = session.image
         size = size_of(image, session.level)
@@ -190,24 +212,43 @@ class OpenPage(Page):
             self.layers.blockSignals(False)
             self._examine()
 
+    def _on_session(self) -> None:
+        """After a session, its image is one that another could be begun on."""
+        if not self.desk.ended:
+            self._on_layers()
+            if self._adopted is None:
+                self._examine()
+
     def _examine(self, _: int = -1) -> None:
         """Find out in a thread what a layer shows: a folder of many files takes a while."""
         self._adopted = None
         layer = self.layers.currentData()
         if layer is not None and self.desk.session is None:
-            self.facts.say("Looking at the volume…")
-            create_worker(_adopt, layer, _connect={"returned": self._on_examined})
+            self._look_at(layer)
+        else:
+            self.facts.say("")
         self.refresh()
 
-    def _on_examined(self, examined: tuple[Layer, Adopted | MemsegError]) -> None:
+    def _look_at(self, layer: Image) -> None:
+        try:
+            facts = LayerFacts.of(layer)
+        except InputError as error:
+            self.facts.say(str(error))
+            return
+        self.facts.say("Looking at the volume…")
+        create_worker(_adopt, layer, facts, _connect={"returned": self._on_examined})
+
+    def _on_examined(self, examined: tuple[Layer, Adopted | Exception]) -> None:
         layer, found = examined
         if layer is not self.layers.currentData():
             return
-        if isinstance(found, MemsegError):
+        if isinstance(found, Exception):
             self.facts.say(str(found))
             self.refresh()
             return
         self._adopted = found
+        for edit in self.sizes:
+            edit.clear()
         volume = found.volume
         size = size_of(volume, 0)
         where = "in memory: it will be copied into the session" if found.in_memory else volume.source
@@ -287,7 +328,7 @@ class OpenPage(Page):
         if not self._lacks_size or not any(texts):
             return None
         z, y, x = (float(text) for text in texts)
-        if not min(z, y, x) > 0:
+        if not (min(z, y, x) > 0 and isfinite(z + y + x)):
             raise ValueError
         return z, y, x
 
@@ -299,28 +340,31 @@ class OpenPage(Page):
         if size is not None:
             volume = volume.with_voxel_size(size, self.unit.currentText())
         self.progress.wait("Making the session…")
-        self._begun = volume
+        begun = _Begun(self._folder, self.layers.currentData(), volume, self._adopted.in_memory)
         connections = {"yielded": self.progress.show_step, "returned": self._on_begun}
-        level, in_memory = max(self.level.currentIndex(), 0), self._adopted.in_memory
-        create_worker(_begin, self._folder, volume, level, in_memory, _connect=connections)
+        level = max(self.level.currentIndex(), 0)
+        create_worker(_begin, begun.folder, volume, level, begun.in_memory, _connect=connections)
+        self._begun = begun
         self._allow()
 
     def _on_begun(self, error: Exception | None) -> None:
-        volume, self._begun = self._begun, None
+        begun, self._begun = self._begun, None
         self.progress.clear()
         if error is not None:
             show_error(str(error))
-        elif self._adopted is not None and volume is not None:
-            self._open_begun(volume, self._adopted)
+        elif begun is not None:
+            self._open_begun(begun)
         self.refresh()
 
-    def _open_begun(self, volume: Volume, adopted: Adopted) -> None:
+    def _open_begun(self, begun: _Begun) -> None:
         """Open the new session on the layer that was chosen, or in its place where it shows another."""
-        chosen = self.layers.currentData()
-        keep = chosen is not None and chosen.metadata.get(VOLUME) is volume
-        image = None if adopted.in_memory else volume
-        if self.desk.open_session(self._folder, image=image, layer=chosen if keep else None) and not keep:
-            self.desk.viewer.layers.remove(chosen)
+        layers = self.desk.viewer.layers
+        keep = begun.layer in layers and begun.layer.metadata.get(VOLUME) is begun.volume
+        image = None if begun.in_memory else begun.volume
+        shown = begun.layer if keep else None
+        opened = self.desk.open_session(begun.folder, image=image, layer=shown)
+        if opened and not keep and begun.layer in layers:
+            layers.remove(begun.layer)
         self._on_layers()
 
     # The pyramid
@@ -337,11 +381,11 @@ class OpenPage(Page):
         self.pyramid_bar.show_step(step)
 
 
-def _adopt(layer: Image) -> tuple[Layer, Adopted | MemsegError]:
-    """Look at a layer, in a thread; say of which layer it is, since another may be chosen meanwhile."""
+def _adopt(layer: Image, facts: LayerFacts) -> tuple[Layer, Adopted | Exception]:
+    """Find the volume in a thread; say of which layer it is, since another may be chosen meanwhile."""
     try:
-        return layer, adopt(layer)
-    except MemsegError as error:
+        return layer, adopt(facts)
+    except Exception as error:  # noqa: BLE001 - a layer of anybody's making
         return layer, error
 
 

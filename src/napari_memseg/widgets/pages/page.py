@@ -6,9 +6,12 @@ from typing import ClassVar
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_memseg.annotation.session import Session
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.parts import Hint
 
+ACCENT = "#ee6677"
+"""Beside the sentence that says what to do next."""
 NO_SESSION = "Start or open a session first, on the page Open."
 
 
@@ -21,6 +24,7 @@ class Page(QWidget):
         super().__init__()
         self.desk = desk
         self.hint = Hint()
+        self.hint.setStyleSheet(f"border-left: 3px solid {ACCENT}; padding: 2px 0 2px 8px;")
         self.column = QVBoxLayout(self)
         self.column.addWidget(self.hint)
         for signal in (desk.session_changed, desk.layers_changed, desk.classes_changed, desk.models_changed):
@@ -35,3 +39,10 @@ class Page(QWidget):
     def refresh(self) -> None:
         """Show how things stand: what to do next, and which buttons work."""
         raise NotImplementedError
+
+
+def why_read_only(session: Session) -> str:
+    """Say that a session can only be looked at, and why: another window, a folder, a newer program."""
+    known = "read-only: "
+    reasons = [note.removeprefix(known) for note in session.notes if note.startswith(known)]
+    return " ".join(["This session can only be looked at.", *reasons])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog
+from qtpy.QtWidgets import QCheckBox, QFileDialog
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.inference.config import SegmentConfig
-from napari_memseg.inference.run_card import has_run_card, read_run_card
+from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.pages.page import NO_SESSION, Page
-from napari_memseg.widgets.parts import Button, Hint, JobBar, duration, form, group, row, size_of
+from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, duration, form, group, row, size_of
 from napari_memseg.widgets.region import RegionChoice
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.widgets.settings import setting
@@ -33,15 +33,15 @@ class SegmentPage(Page):
         relay = desk.segmenting.relay
         relay.stepped.connect(self._on_step)
         relay.ended.connect(self._on_end)
-        desk.training.ended.connect(lambda _: self.refresh())
+        desk.training.ended.connect(self.refresh)
+        desk.session_changed.connect(self._forget)
         self.refresh()
 
     def _build_choices(self) -> None:
-        self.model = QComboBox()
-        self.model.setToolTip("Models that were trained in this session, the newest first")
+        self.model = Choice(tip="Models that were trained in this session, the newest first")
         self.browse = Button("…", self._browse, "A model from elsewhere")
         self.region = RegionChoice(self.desk)
-        self.region.kind.currentIndexChanged.connect(lambda _: self._allow())
+        self.region.changed.connect(self._allow)
         self.level = Hint()
         self.confidence = QCheckBox("also store how sure the network is")
         self.confidence.setChecked(bool(setting("confidence")))
@@ -92,6 +92,11 @@ class SegmentPage(Page):
         self.hint.say(self._next(session, unfinished))
         self._allow()
 
+    def _forget(self) -> None:
+        """Clear how the last run ended of a session that is closed."""
+        if self.desk.session is None:
+            self.bar.clear()
+
     def _list_models(self, session: Session) -> None:
         chosen = self.model.currentData()
         known = [self.model.itemData(n) for n in range(self.model.count())]
@@ -101,7 +106,7 @@ class SegmentPage(Page):
         for path in [*models, *elsewhere]:
             self.model.addItem(path.stem, path)
         new = [path for path in models if path not in known]
-        self.model.setCurrentIndex(max(self.model.findData(new[0] if new else chosen), 0))
+        self.model.choose(new[0] if new else chosen)
 
     def _next(self, session: Session, unfinished: Path | None) -> str:
         if self.desk.segmenting.relay.busy:
@@ -140,11 +145,14 @@ class SegmentPage(Page):
         self._begin(self.model.currentData(), config)
 
     def _resume(self) -> None:
-        """Go on with the unfinished run, by the model and the plan that it was begun with."""
+        """Go on with the unfinished run, by the very plan that it was begun with."""
         session = self.desk.session
         run = None if session is None else unfinished_run(session)
         if run is not None:
-            self._begin(*begun_with(run))
+            self.desk.save()
+            self.desk.segmenting.resume(run.name)
+            self.bar.wait(f"Going on with run {run.name}…")
+            self.refresh()
 
     def _begin(self, model: Path, config: SegmentConfig) -> None:
         self.desk.save()
@@ -180,24 +188,8 @@ def unfinished_run(session: Session) -> Path | None:
     return begun if begun is not None and not runs[-1].is_finished else None
 
 
-def begun_with(run: Path) -> tuple[Path, SegmentConfig]:
-    """Return the model and the settings that a run was begun with."""
-    plan = read_run_card(run)["plan"]
-    config = SegmentConfig(
-        tile=tuple(plan["core"]),
-        chunk=plan["chunk"][0],
-        precision=plan["precision"],
-        device=plan["device"],
-        threads=plan["threads"],
-        box=plan["region"],
-        window=(plan["window"]["low"], plan["window"]["high"]),
-        confidence=plan["confidence"],
-    )
-    return Path(plan["model"]), config
-
-
 def _level_text(session: Session) -> str:
-    return f"{session.level}, {size_of(session.image, session.level)}: that of the session"
+    return f"{session.level}, {size_of(session.image, session.level)}"
 
 
 def _runs_text(session: Session) -> str:

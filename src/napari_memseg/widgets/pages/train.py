@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSpinBox
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QSpinBox
 
 from napari_memseg.errors import InputError
 from napari_memseg.models.registry import names
 from napari_memseg.widgets.curve import LearningCurve
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.pages.page import NO_SESSION, Page
-from napari_memseg.widgets.parts import Button, Hint, JobBar, form, group, row
+from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, form, group, row
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.widgets.settings import setting
 from napari_memseg.workflows.progress import Progress
@@ -36,19 +37,21 @@ class TrainPage(Page):
         desk.training.stepped.connect(self._on_step)
         desk.training.ended.connect(self._on_end)
         desk.machine.stepped.connect(self._on_machine)
-        desk.counted.connect(lambda _: self.refresh())
+        desk.machine.ended.connect(self._on_machine_end)
+        desk.counted.connect(self.refresh)
+        desk.session_changed.connect(self._forget)
         self.refresh()
 
     def _build_choices(self) -> None:
-        self.network = QComboBox()
+        self.network = Choice()
         for name in names():
             self.network.addItem(name, name)
-        self.network.setCurrentIndex(max(self.network.findData(DEFAULT_ARCHITECTURE), 0))
-        self.origin = QComboBox()
-        self.origin.setToolTip("A model that was trained before goes on learning; a new network begins anew")
-        self.origin.currentIndexChanged.connect(lambda _: self._allow())
-        self.budget = QComboBox()
-        self.budget.addItems(("steps", "minutes"))
+        self.network.choose(DEFAULT_ARCHITECTURE)
+        self.origin = Choice(
+            tip="A model that was trained before goes on learning; a new network begins anew"
+        )
+        self.origin.currentIndexChanged.connect(self._allow)
+        self.budget = Choice(("steps", "minutes"))
         self.budget.currentIndexChanged.connect(self._show_budget)
         self.steps = QSpinBox()
         self.steps.setRange(1, 1_000_000)
@@ -94,7 +97,7 @@ class TrainPage(Page):
     def start_from(self, model: Path) -> None:
         """Choose the model that is to go on learning."""
         self.refresh()
-        self.origin.setCurrentIndex(max(self.origin.findData(model), 0))
+        self.origin.choose(model)
 
     # What is there
 
@@ -113,7 +116,7 @@ class TrainPage(Page):
         self.origin.addItem(SCRATCH, None)
         for path in models_in(session.path):
             self.origin.addItem(path.stem, path)
-        self.origin.setCurrentIndex(max(self.origin.findData(chosen), 0) if chosen else 0)
+        self.origin.choose(chosen)
         self.origin.blockSignals(False)
         unfinished = None if busy else self._unfinished
         self.train.setVisible(not busy)
@@ -122,6 +125,12 @@ class TrainPage(Page):
         self.discard.setVisible(unfinished is not None)
         self.hint.say(self._next(unfinished))
         self._allow()
+
+    def _forget(self) -> None:
+        """Clear what was learned on a session that is closed."""
+        if self.desk.session is None:
+            self.curve.clear()
+            self.bar.clear()
 
     def _next(self, unfinished: Path | None) -> str:
         if self.desk.training.busy:
@@ -152,10 +161,21 @@ class TrainPage(Page):
         session, counting = self.desk.session, self.desk.counting
         if session is None or counting is None:
             return NO_SESSION
+        if not counting.known:
+            return "Counting what is painted…"
         silent = [c.name for c in session.classes if not counting.voxels.get(c.id)]
         if silent and not session.confirmed():
             return f"Nothing is painted yet of {', '.join(silent)}: a network needs strokes of each class."
         return ""
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Ask for the device again where the Preferences name another."""
+        self.desk.describe_again()
+        super().showEvent(event)
+
+    def _on_machine_end(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.device.say(str(outcome.error))
 
     def _on_machine(self, step: Progress) -> None:
         if step.result:
