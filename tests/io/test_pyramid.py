@@ -89,6 +89,7 @@ def test_blocks_in_any_order_make_the_pyramid_of_the_whole_array(shape, data):
     assert sorted(built) == coarse
 
 
+@pytest.mark.slow
 @given(shape=shapes(), data=st.data())
 @settings(max_examples=10, deadline=None)
 def test_labels_are_picked_and_their_files_do_not_depend_on_the_order(shape, data):

@@ -266,6 +266,7 @@ def test_the_window_of_one_enormous_chunk_decodes_it_once() -> None:
     assert len(array.decoded) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [(1, 1, 1), (1, 2, 3), (1, 1, 60)])
 def test_the_window_of_tiny_chunks_sees_many_voxels(chunks: Zyx) -> None:
     data = noise((60, 60, 60), "float32")

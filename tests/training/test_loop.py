@@ -186,6 +186,7 @@ def test_other_validation_labels_are_another_training(out):
         train(net(), [blocks()], out, validation=[pair(grey, ids)], resume=True)
 
 
+@pytest.mark.slow
 def test_labels_that_no_class_has_change_nothing(out, tmp_path):
     grey, ids = grey_and_ids(blocks((32, 32, 32)))
     hidden = np.random.default_rng(0).random(ids.shape) < 0.5
@@ -200,6 +201,7 @@ def test_labels_that_no_class_has_change_nothing(out, tmp_path):
     assert states[0].scores == states[1].scores == states[2].scores
 
 
+@pytest.mark.slow
 def test_validating_changes_no_weight(out, tmp_path):
     often, once = net(), net()
     other = tmp_path / "once.safetensors"
@@ -208,6 +210,7 @@ def test_validating_changes_no_weight(out, tmp_path):
     assert same(state_of(often, out).model, state_of(once, other).model)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_and_scored_on_the_volumes_given(out):
     model = net()
     steps = train(

@@ -63,6 +63,7 @@ def begun(pair, out: Path, init: Path, **settings) -> TrainJob:
     return job(pair, out, architecture=None, init=init, **settings)
 
 
+@pytest.mark.slow
 def test_a_plain_network_learns_ids_that_are_not_contiguous_and_segments(pair, tmp_path):
     settings = {"architecture": "small", "arguments": {"widths": [8, 8]}}
     steps = learning(steps=60, learning_rate=2e-2)
@@ -257,6 +258,7 @@ def test_a_training_killed_in_each_phase_and_between_ends_with_the_same_weights(
     assert read_card(disturbed).sha256 == read_card(undisturbed).sha256
 
 
+@pytest.mark.slow
 def test_images_on_other_grey_scales_are_each_seen_in_a_window_of_their_own(pair, tmp_path):
     dark = tmp_path / "dark.tif"
     tifffile.imwrite(dark, tifffile.imread(pair[0]) * 0.2 + 3, photometric="minisblack")

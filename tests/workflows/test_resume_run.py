@@ -1,0 +1,64 @@
+"""A run of a session goes on by the plan that it was begun with, whatever that was."""
+
+import numpy as np
+import pytest
+import tifffile
+
+import toys
+from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.ledger import done_boxes
+from napari_memseg.inference.run_card import read_run_card
+from napari_memseg.io.formats import open_volume
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.intensity import Window
+from napari_memseg.workflows.segment import resume_run, segment_session
+from running import checkpoint_of
+
+CONFIG = SegmentConfig(chunk=16, tile=(16, 16, 16), halo=(4, 4, 4), box="0:32,:,:", confidence=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 255, (48, 32, 32)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "scan.tif", voxels, photometric="minisblack")
+    image = open_volume(tmp_path / "scan.tif").with_voxel_size((2.0, 2.0, 2.0), "micrometer")
+    Session.create(tmp_path / "scan.memseg", image, ClassTable.from_ids([1])).close()
+    return tmp_path / "scan.memseg"
+
+
+@pytest.fixture
+def begun(folder, tmp_path):
+    """A run that was left after its first blocks."""
+    model = checkpoint_of(toys.random_unet(levels=2, ids=[1]), tmp_path, Window(0.0, 255.0, "uint8"))
+    steps = segment_session(folder, model, CONFIG)
+    for _ in range(4):
+        step = next(steps)
+    steps.close()
+    return folder, step
+
+
+def test_a_run_goes_on_by_its_own_plan(begun):
+    folder, _ = begun
+    plan = read_run_card(folder / "runs" / "0001")
+    *_, last = resume_run(folder, "0001")
+    assert last.result["resumed"]
+    assert last.result["halo"] == [4, 4, 4]
+    after = read_run_card(folder / "runs" / "0001")
+    assert (after["id"], after["finished"]) == (plan["id"], True)
+    with Session.open(folder, read_only=True) as session:
+        assert [run.id for run in session.runs()] == ["0001"]
+
+
+def test_what_was_finished_is_known_by_its_voxels(begun):
+    folder, step = begun
+    boxes = done_boxes(folder / "runs" / "0001")
+    assert len(boxes) >= step.done > 0
+    assert step.box in boxes
+    assert all(box.shape == (16, 16, 16) and box.stop[0] <= 32 for box in boxes)
+
+
+def test_a_run_that_is_not_there_cannot_go_on(folder):
+    with pytest.raises(InputError, match="no run of napari-memseg"):
+        next(resume_run(folder, "0007"))
