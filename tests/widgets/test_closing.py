@@ -48,3 +48,17 @@ def test_a_window_that_is_not_closed_after_all_keeps_its_session(qtbot, open_doc
     window.show()
     assert dock.desk.session is not None
     close(viewer)
+
+
+def test_a_dock_that_is_taken_away_leaves_its_session_to_the_next(qtbot, open_dock, folder):
+    viewer, dock = open_dock(folder)
+    gone = []
+    dock.destroyed.connect(lambda: gone.append(True))
+    session, desk = dock.desk.session, dock.desk
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: bool(gone))
+    viewer.layers.remove(desk.shown.result)
+    _, again = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
+    assert again.desk.session is session
+    assert again.open.again.text() == "Show again: result"
+    close(viewer)

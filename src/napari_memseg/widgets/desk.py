@@ -75,6 +75,8 @@ class Desk(QObject):
         There may be another model.
     layers_changed
         One of the session's layers came or went.
+    viewer_layers_changed
+        Any layer of the viewer came or went.
     counted : dict
         Painted voxels by class id.
     chosen : int
@@ -87,6 +89,7 @@ class Desk(QObject):
     classes_changed = Signal()
     models_changed = Signal()
     layers_changed = Signal()
+    viewer_layers_changed = Signal()
     counted = Signal(object)
     chosen = Signal(int)
     stored = Signal(str)
@@ -104,6 +107,8 @@ class Desk(QObject):
         self.training.ended.connect(self._on_trained)
         self.building.ended.connect(self._on_built)
         self._guard = Guard3D(viewer, self)
+        viewer.layers.events.inserted.connect(self._on_viewer_layers)
+        viewer.layers.events.removed.connect(self._on_viewer_layers)
         self._closing = self.ended = False
         self._device = ""
         self._window = window
@@ -261,6 +266,9 @@ class Desk(QObject):
 
     # The view
 
+    def _on_viewer_layers(self) -> None:
+        self.viewer_layers_changed.emit()
+
     def visible_box(self) -> Box | None:
         """Return what is on the screen, in voxels of the working level; None where nothing is shown."""
         if self.session is None or self.shown is None:
@@ -328,11 +336,15 @@ class Desk(QObject):
 
     def _end(self) -> None:
         """Stop jobs, so that they can be continued, and close the session; layers go with their viewer."""
+        if self.ended:
+            return
         self.ended = True
         for relay in (self.training, self.segmenting.relay, self.exporting, self.building, self.machine):
             relay.cancel()
         self.segmenting.close()
         self._guard.close()
+        self.viewer.layers.events.inserted.disconnect(self._on_viewer_layers)
+        self.viewer.layers.events.removed.disconnect(self._on_viewer_layers)
         self.close_session(remove_layers=False)
 
     def _quit(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from napari import Viewer
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_memseg.widgets import keys
@@ -71,6 +71,7 @@ class Workbench(QWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
+        self._docked = False
         super().__init__()
         self.desk = desk_of(napari_viewer)
         self.badge = Badge(self.desk)
@@ -104,6 +105,14 @@ class Workbench(QWidget):
     def sizeHint(self) -> QSize:
         """Ask for the room that the pages need side by side with a picture."""
         return QSize(WIDTH, 640)
+
+    def event(self, event: QEvent) -> bool:
+        """Go when napari takes the dock out of its window; the desk stays, and the next dock finds it."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._docked, was = self.parent() is not None, self._docked
+            if was and not self._docked:
+                self.deleteLater()
+        return bool(super().event(event))
 
     def _retrain(self, model: Path) -> None:
         self.train.start_from(model)

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from napari.layers import Image, Layer
 from napari.qt.threading import create_worker
@@ -69,9 +69,7 @@ class OpenPage(Page):
         self._build_session()
         self._build_opened()
         self.column.addStretch()
-        layers = desk.viewer.layers
-        layers.events.inserted.connect(self._on_layers)
-        layers.events.removed.connect(self._on_layers)
+        desk.viewer_layers_changed.connect(self._on_layers)
         desk.building.stepped.connect(self._on_pyramid_step)
         desk.building.ended.connect(self.refresh)
         desk.session_changed.connect(self._on_session)
@@ -198,7 +196,7 @@ class OpenPage(Page):
 
     # The volume
 
-    def _on_layers(self, _: Any = None) -> None:
+    def _on_layers(self) -> None:
         """List the images that a session could be begun on; the newest is chosen."""
         ours = self.desk.shown.image if self.desk.shown else None
         found = [layer for layer in self.desk.viewer.layers if isinstance(layer, Image) and layer is not ours]
