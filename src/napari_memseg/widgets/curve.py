@@ -27,7 +27,9 @@ class LearningCurve(QWidget):
         super().__init__()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._plot = pg.PlotWidget(background=None)
+        self._plot = pg.PlotWidget(background=(0, 0, 0, 0))
+        self._plot.setStyleSheet("background: transparent; border: 0;")  # that of the dock, in any theme
+        self._plot.viewport().setAutoFillBackground(False)
         self._plot.setLabel("bottom", "step")
         self._plot.setLabel("left", "loss", color=LOSS)
         self._plot.setMouseEnabled(x=False, y=False)
