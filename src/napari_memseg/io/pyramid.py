@@ -127,6 +127,29 @@ class Pyramid:
             data = np.minimum(data, np.asarray(self.highest, data.dtype))
         write_durable(self.levels[0], box.slices, data, durable=durable)
 
+    def fill(self, read: Callable[[Box], NDArray[Any]], block: Zyx) -> Iterator[Box]:
+        """Write all levels from whatever can be read box by box; one writer, and no flush.
+
+        Parameters
+        ----------
+        read : callable of Box -> (z, y, x) array
+            Voxels of level 0.
+        block : (z, y, x)
+            So many voxels are in memory at a time: whole chunks.
+
+        Yields
+        ------
+        Box
+            Each block once it and the coarse chunks that it completes are written.
+        """
+        done: set[tuple[int, Zyx]] = set()
+        for index in cells(Box.whole(self.shape), block):
+            box = cell_box(index, block, self.shape)
+            self.write(box, read(box), durable=False)
+            done.update((0, chunk) for chunk in cells(box, self.chunk))
+            done.update(self.propagate(box, lambda level, chunk: (level, chunk) in done))
+            yield box
+
     def propagate(self, box: Box, is_done: Callable[[int, Zyx], bool]) -> Iterator[tuple[int, Zyx]]:
         """Build the coarse chunks that ``box`` completes, upwards through the levels.
 

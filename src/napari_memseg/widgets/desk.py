@@ -10,7 +10,6 @@ jobs run in child processes, and only its slots, on the GUI thread, touch layers
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from napari import Viewer
@@ -39,7 +38,6 @@ from napari_memseg.workflows.child_process import close_children
 _NAME = "napari-memseg desk"
 ASKED_MS = 100
 """Time between two looks whether a question about closing is still open."""
-_log = logging.getLogger(__name__)
 
 
 def desk_of(viewer: Viewer) -> Desk:
@@ -294,7 +292,7 @@ class Desk(QObject):
         self.models_changed.emit()
         if outcome.error is not None:
             show_error(str(outcome.error))
-        self._replace_dead_child(outcome)
+            self.describe_machine()  # in a new child, where the last one died
 
     def _on_built(self, outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -306,10 +304,6 @@ class Desk(QObject):
                 show_error(str(error))
             else:
                 self.shown.replace_image()
-
-    def _replace_dead_child(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            self.describe_machine()
 
     # The end
 

@@ -156,12 +156,12 @@ class LiveResult(QObject):
         """Let what is seen of the pending boxes be read; the rest is read when somebody goes there."""
         if self._reading or not self._waits:
             return
-        shown = shown_box(self.layer)
         if shows_volume(self.layer):
             self._forget()
             if not self._volume_timer.isActive():
                 self._volume_timer.start()
             return
+        shown = shown_box(self.layer)
         view = NOWHERE if shown is None else _finest(*shown, self.levels[0])
         boxes = [box for box in (self._painted, *self._pending) if not (box & view).is_empty]
         self._forget()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
 from napari_memseg.io.files import part_folder
-from napari_memseg.io.pyramid import CHUNK, Pyramid, create_labels
+from napari_memseg.io.pyramid import CHUNK, create_labels
 from napari_memseg.io.units import unit_name
 
 BLOCK: Zyx = zyx(2 * n for n in CHUNK)
@@ -51,7 +51,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     dtype = _dtype(finest, shape)
     with part_folder(path) as part:
         pyramid = create_labels(part, shape=shape, dtype=dtype, **_about(path, attributes))
-        _copy(finest, pyramid)
+        for _ in pyramid.fill(lambda box: _block(finest, box).astype(pyramid.dtype), BLOCK):
+            pass
     return [path]
 
 
@@ -95,15 +96,6 @@ def _colors(colormap: Any) -> dict[int, str]:
         for value, color in known.items()
         if value is not None and float(color[3]) > 0
     }
-
-
-def _copy(labels: Any, pyramid: Pyramid) -> None:
-    done: set[tuple[int, Zyx]] = set()
-    for index in cells(Box.whole(pyramid.shape), BLOCK):
-        box = cell_box(index, BLOCK, pyramid.shape)
-        pyramid.write(box, _block(labels, box).astype(pyramid.dtype), durable=False)
-        done.update((0, chunk) for chunk in cells(box, pyramid.chunk))
-        done.update(pyramid.propagate(box, lambda level, chunk: (level, chunk) in done))
 
 
 def _block(labels: Any, box: Box) -> NDArray[Any]:

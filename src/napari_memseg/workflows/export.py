@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -20,7 +21,7 @@ import zarr
 from napari_memseg.annotation.runs import run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
@@ -131,15 +132,10 @@ def _grid(session: Session) -> dict[str, Any]:
 
 
 def _copy(stage: str, pyramid: Pyramid, source: Any) -> Iterator[Progress]:
-    """Copy every block, and build the coarse chunks that it completes."""
-    blocks = list(cells(Box.whole(pyramid.shape), BLOCK))
-    done: set[tuple[int, Zyx]] = set()
-    for number, index in enumerate(blocks, start=1):
-        box = cell_box(index, BLOCK, pyramid.shape)
-        pyramid.write(box, source.read(box), durable=False)
-        done.update((0, chunk) for chunk in cells(box, pyramid.chunk))
-        done.update(pyramid.propagate(box, lambda level, chunk: (level, chunk) in done))
-        yield Progress(stage=stage, done=number, total=len(blocks), box=box)
+    """Copy a whole volume, telling each block."""
+    total = prod(ceil_div(pyramid.shape, BLOCK))
+    for number, box in enumerate(pyramid.fill(source.read, BLOCK), start=1):
+        yield Progress(stage=stage, done=number, total=total, box=box)
 
 
 def _finished_chain(session: Session, newest: str | None) -> tuple[Run, ...]:
