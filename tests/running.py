@@ -10,8 +10,10 @@ import numpy as np
 import zarr
 
 import toys
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
-from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
+from napari_memseg.inference.plan import Plan
 from napari_memseg.io.volume import Volume
 from napari_memseg.models.checkpoint import Card, save_checkpoint
 from napari_memseg.models.intensity import Window
@@ -58,7 +60,8 @@ def checkpoint_of(model, folder: Path, window: Window = UNIT_WINDOW) -> Path:
 
 
 def plan_of(model, data: np.ndarray, folder: Path, name: str = "labels.ome.zarr", **settings: Any) -> Plan:
-    config = SegmentConfig(**{"chunk": 16, "device": "cpu", **settings})
+    usual = {"chunk": 16, "device": "cpu", "precision": "float32", "batch": 1}
+    config = SegmentConfig(**{**usual, **settings})
     return make_plan(checkpoint_of(model, folder), in_memory(data), folder / name, config)
 
 

@@ -21,7 +21,8 @@ from typing import Any
 import click
 
 from napari_memseg.console import follow, join_halo, say, whole_numbers, words_of_halo
-from napari_memseg.errors import Cancelled, InputError, MemsegError, SessionError
+from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegError, SessionError
+from napari_memseg.inference.heap import keep_heap
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -150,28 +151,42 @@ def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> Non
 @click.option("--chunk", type=int, default=64, show_default=True, help="Edge of a stored chunk, in voxels.")
 @click.option("--halo", default="recommended", metavar="Z Y X|exact", help="Context around a tile.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@click.option("--batch", type=int, help="Tiles that are computed at once.")
+@click.option(
+    "--max-memory", "max_memory_gib", type=float, metavar="GIB",
+    help="The most to take: of a GPU's memory, or else of the host's for the whole process.",
+)  # fmt: skip
+@click.option("--threads", type=int, help="CPU threads of the arithmetic.")
 @LEVEL
 @click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: segment only the chunks that this touches.")
 @click.option(
     "--window", type=float, nargs=2, metavar="LOW HIGH", help="Grey values in place of the model's own."
 )
 @click.option("--confidence", is_flag=True, help="Also store one byte of confidence per voxel.")
+@click.option(
+    "--skip-below", type=float, metavar="VALUE",
+    help="Tiles whose grey values lie below it, at a coarse level, are background without a look.",
+)  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster whose workers are to compute.")
+@click.option("--workers", type=int, help="Compute in so many processes of this machine, one per GPU.")
 @click.option("--restart", is_flag=True, help="Discard an unfinished run and begin again.")
 @AS_JSON
 def segment(
     image: str | None, destination: Path | None, session: Path | None, model: Path, halo: str, restart: bool,
-    as_json: bool, **options: Any,
+    scheduler: str | None, workers: int | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Segment IMAGE into DESTINATION.ome.zarr, or a session's image into a new run."""
-    from napari_memseg.inference.plan import SegmentConfig
+    from napari_memseg.inference.config import SegmentConfig
+    from napari_memseg.workflows.segment import Cluster, segment_session
     from napari_memseg.workflows.segment import segment as into_path
-    from napari_memseg.workflows.segment import segment_session
 
     config = SegmentConfig(halo=words_of_halo(halo), **options)
+    cluster = Cluster(scheduler, workers) if scheduler or workers else None
+    how: dict[str, Any] = {"restart": restart, "cluster": cluster}
     if session is not None and image is None:
-        say(follow(segment_session(session, model, config, restart=restart)), as_json)
+        say(follow(segment_session(session, model, config, **how)), as_json)
     elif session is None and image is not None and destination is not None:
-        say(follow(into_path(image, destination, model, config, restart=restart)), as_json)
+        say(follow(into_path(image, destination, model, config, **how)), as_json)
     else:
         raise InputError("Give IMAGE and DESTINATION, or --session DIR in place of both.")
 
@@ -282,8 +297,9 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show(sys.stderr)
         return 2
-    except (KeyboardInterrupt, click.Abort, Cancelled):
-        click.echo(f"Interrupted. {_how_to_go_on(arguments)}", err=True)
+    except (KeyboardInterrupt, click.Abort, Cancelled, DeviceLostError) as error:
+        reason = f" {error}" if isinstance(error, DeviceLostError) else ""
+        click.echo(f"Interrupted.{reason} {_how_to_go_on(arguments)}", err=True)
         return 130
     except MemsegError as error:
         click.echo(" ".join(str(error).split()), err=True)
@@ -316,6 +332,8 @@ def main() -> None:
 
     Threads that wait for work sleep instead of spinning, unless the user chose otherwise: on a busy
     machine two that spin take more than twice the time of one. torch reads this when it is loaded.
+    What a tile takes of the heap is kept for the next one.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_heap()
     sys.exit(run(sys.argv[1:]))

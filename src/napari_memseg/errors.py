@@ -12,8 +12,10 @@ ValueError`` works in a script that has never heard of this package::
     │   ├── CheckpointError     a file that is no model of ours
     │   ├── TrainingError       nothing to learn from, or learning that diverged
     │   ├── RunMismatchError    what is on disk belongs to another run
+    │   ├── DeviceMemoryError   no tile is small enough for the memory there is
     │   └── SessionError        a session folder that cannot be used so
     │       └── SessionLockedError  somebody else is editing it
+    ├── DeviceLostError     the GPU or a worker went away; the work can be resumed
     └── Cancelled           somebody asked to stop; the work can be resumed
 """
 
@@ -50,12 +52,20 @@ class RunMismatchError(InputError):
     """An unfinished run on disk differs from the one that is asked for."""
 
 
+class DeviceMemoryError(InputError, MemoryError):
+    """What is asked for does not fit into the memory that there is."""
+
+
 class SessionError(InputError):
     """A session folder is damaged, too new, or belongs to another image."""
 
 
 class SessionLockedError(SessionError, PermissionError):
     """Another process holds the session; it can only be read here."""
+
+
+class DeviceLostError(MemsegError, RuntimeError):
+    """A GPU or a worker went away. What was finished is kept and can be resumed."""
 
 
 class Cancelled(MemsegError):

@@ -12,9 +12,11 @@ import pytest
 import tifffile
 
 import toys
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.ledger import read_ledgers
-from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
+from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.store import Store
 from napari_memseg.io.formats import open_volume
 from running import checkpoint_of, noise, stored_bytes

@@ -14,8 +14,10 @@ import toys
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box
 from napari_memseg.inference.choices import choose_stages, choose_tile, in_unit
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.differences import differences
-from napari_memseg.inference.plan import Block, Plan, SegmentConfig, make_plan
+from napari_memseg.inference.draft import make_plan
+from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.stages import plan_stages
 from napari_memseg.io.volume import Volume
 from napari_memseg.models.base import Grid, Halo, Reads, Writes

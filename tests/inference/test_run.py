@@ -20,11 +20,13 @@ import toys
 from napari_memseg.errors import Cancelled, GeometryError, InputError, RunMismatchError
 from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.inference import tensors
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.folder import LOCK, prepare
 from napari_memseg.inference.ledger import FAILED, Ledger, read_ledgers
-from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
+from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.stages import ReadPlan
@@ -193,13 +195,19 @@ def test_a_deleted_chunk_is_computed_again(tmp_path):
     assert stored_bytes(plan) == before
 
 
-def test_an_image_with_nan_ends_the_run_and_names_the_place(tmp_path):
+def test_a_tile_with_nan_is_marked_and_named_and_the_others_are_right(tmp_path):
     data = noise(SHAPE)
     data[20, 20, 20] = np.nan
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
-    with pytest.raises(InputError, match="1 voxels that are NaN"):
-        run(plan, data)
-    assert (labels_of(plan)[16:32, 16:32, 16:29] == plan.classes.not_predicted).all()
+    last = run(plan, data)[-1]
+    assert (last.done, last.failed) == (last.total - 1, 1)
+    labels, inside = labels_of(plan), (slice(16, 32), slice(16, 32), slice(16, 29))
+    assert (labels[inside] == plan.classes.not_predicted).all()
+    labels[inside] = data[inside] > 0.5
+    assert (labels == (data > 0.5)).mean() > 0.999
+    (failure,) = read_run_card(Path(plan.destination))["result"]["failures"]
+    assert failure["box"] == "16:32,16:32,16:29"
+    assert "1 voxels that are NaN" in failure["reason"]
 
 
 def test_a_network_that_makes_nan_ends_the_run(tmp_path):
@@ -361,8 +369,7 @@ def test_a_failed_block_is_in_the_ledger_and_is_tried_again(tmp_path):
     broken = data.copy()
     broken[20, 20, 20] = np.nan
     plan = plan_of(toys.null(), data, tmp_path, tile=(16, 16, 16))
-    with pytest.raises(InputError, match="NaN"):
-        run(plan, broken)
+    run(plan, broken)
     failed = [row.block for row in read_ledgers(plan.folder) if row.status == FAILED]
     assert failed == [(1, 1, 1)]
     run(plan, data)

@@ -16,8 +16,9 @@ import toys
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
-from napari_memseg.inference.plan import SegmentConfig, make_plan
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable

@@ -12,8 +12,8 @@ import tifffile
 import toys
 from napari_memseg.cli import run
 from napari_memseg.errors import Cancelled, CheckpointError, InputError, RunMismatchError, TrainingError
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
-from napari_memseg.inference.plan import SegmentConfig
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from napari_memseg.models.intensity import Window

@@ -16,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+from numcodecs.zstd import Zstd
 
 from napari_memseg.errors import SessionError
 

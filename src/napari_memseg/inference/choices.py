@@ -1,7 +1,7 @@
-"""Choose for a run what nobody said: level, tile, grey-value window, device, precision.
+"""Choose for a run what nobody said: level, tile, grey-value window, threads.
 
-Each is chosen once, when the plan is made, and then frozen with it; so a later and
-better way to choose (from free memory, from a probe) changes no run that is on disk.
+Each is chosen once, when the plan is made, and then frozen with it. What takes a
+measurement is chosen in ``fit.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, zyx
-from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.stages import IMAGE, image_factor, read_halo
 from napari_memseg.inference.tiling import common_multiple, fit_core, round_up
 from napari_memseg.io.intensity import sample_window
@@ -21,7 +20,6 @@ from napari_memseg.models.intensity import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari_memseg.inference.config import SegmentConfig
     from napari_memseg.io.volume import Volume
@@ -29,7 +27,9 @@ if TYPE_CHECKING:
     from napari_memseg.models.checkpoint import Card
 
 DEFAULT_TILE: Zyx = (128, 128, 128)
-"""Core of a tile where nobody chose one."""
+"""Core of a tile where nobody chose one and nothing could be measured."""
+COARSEST = 16
+"""Working voxels per voxel of the level on which empty tiles are told, at most."""
 
 
 def choose_level(image: Volume, card: Card, wanted: int | None) -> int:
@@ -59,6 +59,13 @@ def choose_stages(model: Model, until: Sequence[str] | None) -> list[Stage]:
     return chosen
 
 
+def core_unit(model: Model, chunk: Zyx) -> Zyx:
+    """Return what a core must be a multiple of: of chunks, poolings and coarser grids."""
+    grids = [writes.grid.factor for stage in model.stages for writes in stage.writes]
+    grids += [image_factor(r.array) for s in model.stages for r in _tiled(s) if r.array.startswith(IMAGE)]
+    return common_multiple(chunk, *(stage.multiple for stage in model.stages), *grids)
+
+
 def choose_tile(model: Model, config: SegmentConfig, shape: Zyx, chunk: Zyx, region: Box) -> Zyx:
     """Return the core of a tile: the one asked for, or a usual one no larger than volume and region need.
 
@@ -67,19 +74,17 @@ def choose_tile(model: Model, config: SegmentConfig, shape: Zyx, chunk: Zyx, reg
     GeometryError
         If the model cannot work with the one that is asked for.
     """
-    grids = [writes.grid.factor for stage in model.stages for writes in stage.writes]
-    grids += [image_factor(r.array) for s in model.stages for r in _tiled(s) if r.array.startswith(IMAGE)]
-    multiple = common_multiple(*(stage.multiple for stage in model.stages), *grids)
-    step = common_multiple(chunk, multiple)
+    unit = core_unit(model, chunk)
     if config.tile is None:
-        halo = read_halo(model.stages[-1].reads[0], (1, 1, 1), config.halo)
-        return fit_core(zyx(map(min, DEFAULT_TILE, region.shape)), shape, step, halo, multiple)
-    if any(n % s for n, s in zip(config.tile, step, strict=True)):
+        last = model.stages[-1]
+        halo = read_halo(last.reads[0], (1, 1, 1), config.halo)
+        return fit_core(zyx(map(min, DEFAULT_TILE, region.shape)), shape, unit, halo, last.multiple)
+    if any(n % s for n, s in zip(config.tile, unit, strict=True)):
         raise GeometryError(
-            f"This model needs tiles whose cores are multiples of {step} voxels, got {config.tile}. "
-            f"The next larger one is {round_up(config.tile, step)}."
+            f"This model needs tiles whose cores are multiples of {unit} voxels, got {config.tile}. "
+            f"The next larger one is {round_up(config.tile, unit)}."
         )
-    return zyx(map(min, config.tile, round_up(shape, step)))
+    return zyx(map(min, config.tile, round_up(shape, unit)))
 
 
 def _tiled(stage: Stage) -> list[Reads]:
@@ -101,19 +106,34 @@ def choose_window(image: Volume, level: int, card: Card, wanted: tuple[float, fl
     return card.window
 
 
-def choose_precision(wanted: str, device: str) -> str:
-    """Return the arithmetic asked for, or the usual one of a device."""
-    if wanted != "auto":
-        return wanted
-    return "float16" if device.startswith("cuda") else "float32"
+def choose_threads(wanted: int | None, device: str) -> int | None:
+    """Return how many threads are asked for, or usual here; None where the device is no CPU."""
+    return (wanted or torch.get_num_threads()) if device == "cpu" else None
 
 
-def choose_threads(wanted: int | None, device: str, destination: Path) -> int | None:
-    """Return how many threads are asked for, began the run that is to go on, or are usual here."""
-    if device != "cpu":
+def choose_skip_level(image: Volume, level: int, skip_below: float | None) -> int | None:
+    """Return the level on which empty tiles are told: the coarsest whose voxels are not too coarse.
+
+    Raises
+    ------
+    InputError
+        If there is none that is coarser than ``level``.
+    """
+    if skip_below is None:
         return None
-    begun = read_run_card(destination)["plan"].get("threads") if has_run_card(destination) else None
-    return wanted or begun or torch.get_num_threads()
+    coarser = range(level + 1, len(image.arrays))
+    fitting = [n for n in coarser if max(coarse_factor(image, level, n)) <= COARSEST]
+    if not fitting:
+        raise InputError(
+            f"{image.source} has no coarser level on which empty tiles could be told without reading them. "
+            "Build its pyramid first (napari-memseg convert SRC DST), or leave --skip-below out."
+        )
+    return fitting[-1]
+
+
+def coarse_factor(image: Volume, level: int, coarse: int) -> Zyx:
+    """Return how many voxels of one level make one of a coarser one, per axis."""
+    return zyx(max(n // m, 1) for n, m in zip(image.scale(coarse), image.scale(level), strict=True))
 
 
 def in_unit(

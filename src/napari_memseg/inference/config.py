@@ -31,7 +31,11 @@ class SegmentConfig:
     halo: str | Zyx = "recommended"
     """Context around a core: "recommended", "exact", or voxels per axis on both sides."""
     precision: str = "auto"
-    """Of the network's arithmetic. Auto: float32 on a CPU, float16 on a GPU."""
+    """Of the network's arithmetic. Auto: what is fastest on a tile and makes the same labels."""
+    batch: int | None = None
+    """Tiles that are computed at once; None lets us choose."""
+    max_memory_gib: float | None = None
+    """The most memory to take: a GPU's, or else the host's for the whole process. None: what is free."""
     device: str = "auto"
     """"auto", "cpu", "cuda", "cuda:1" or "mps"."""
     threads: int | None = None
@@ -44,6 +48,8 @@ class SegmentConfig:
     """Grey values that the network sees as 0 and 1; None takes those it was trained with."""
     confidence: bool = False
     """Whether to store one byte of confidence per voxel as well."""
+    skip_below: float | None = None
+    """Tiles whose grey values all lie below this, at a coarse level, are background without a look."""
 
     def __post_init__(self) -> None:
         if self.chunk < SMALLEST_CHUNK:
@@ -55,6 +61,10 @@ class SegmentConfig:
             )
         if self.threads is not None and self.threads < 1:
             raise InputError(f"{self.threads} threads compute nothing. Choose 1 or more.")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"A batch of {self.batch} tiles computes nothing. Choose 1 or more.")
+        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
+            raise InputError(f"{self.max_memory_gib} GiB hold nothing. Choose more than 0.")
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision {self.precision!r}. Choose of {', '.join(PRECISIONS)}.")
         if isinstance(self.halo, str) and self.halo not in ("recommended", "exact"):

@@ -1,7 +1,8 @@
 """The hand on a running job: pause, resume, cancel, look here first.
 
 One object, shared by whoever computes and whoever watches, in any threads. The
-engine asks it between two blocks; nothing is ever interrupted inside of one.
+engine asks it between two blocks, and between two layers of a network; no block is
+ever written in part.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from threading import Condition
 from typing import TYPE_CHECKING
 
 from napari_memseg.errors import Cancelled
+from napari_memseg.geometry import Box
 
 if TYPE_CHECKING:
-    from napari_memseg.geometry import Box
+    from napari_memseg.geometry import Zyx
+
+
+class Interrupted(Exception):
+    """Somebody paused in the middle of a block, which is to be computed again later."""
 
 
 class Control:
-    """Requests to a run, each of which takes effect before the next block."""
+    """Requests to a run, each of which takes effect before the next block, or sooner."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -41,10 +47,10 @@ class Control:
             self._cancelled = True
             self._changed.notify_all()
 
-    def look_at(self, box: Box | None) -> None:
-        """Ask for this box (working-level voxels) before everything that has not begun; None withdraws."""
+    def look_at(self, place: Box | Zyx | None) -> None:
+        """Ask for a box or a voxel (of the working level) before all that has not begun; None withdraws."""
         with self._changed:
-            self._box = box
+            self._box = Box.at(place, (1, 1, 1)) if isinstance(place, tuple) else place
 
     @property
     def paused(self) -> bool:
@@ -65,6 +71,20 @@ class Control:
         """Return at once, or when a paused run may go on or has been cancelled."""
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or not self._paused)
+
+    def ask(self) -> None:
+        """Be asked in the middle of a block.
+
+        Raises
+        ------
+        Cancelled
+            If somebody asked for it.
+        Interrupted
+            If the run is to wait.
+        """
+        self.raise_if_cancelled()
+        if self._paused:
+            raise Interrupted
 
     def raise_if_cancelled(self) -> None:
         """Raise ``Cancelled`` if somebody asked for it."""

@@ -1,25 +1,30 @@
-"""Do a run from beginning to end, in this process; a cluster's executor will stand beside it."""
+"""Do a run from beginning to end, in this process; ``cluster.py`` does it in many."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.inference.folder import alone
+from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from napari_memseg.geometry import Box
     from napari_memseg.inference.control import Control
     from napari_memseg.inference.plan import Block, Plan
+    from napari_memseg.inference.writer import BlockDone
     from napari_memseg.io.volume import Volume
+
+HOPELESS = 3
+"""Failed blocks after which a run ends, if none was finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +32,75 @@ class RunStep:
     """How far a run is."""
 
     done: int
-    """Blocks on the disk, those of earlier attempts included."""
+    """Blocks on the disk, those of earlier attempts and those that were skipped included."""
     total: int
     resumed: int
     """Blocks that were on the disk when this attempt began."""
+    skipped: int = 0
+    """Blocks that were empty."""
+    failed: int = 0
+    """Blocks that could not be computed in this attempt."""
     block: Block | None = None
     """The one just finished; None on the first step of an attempt."""
     box: Box | None = None
     """Its voxels, at the working level."""
+    seconds: float = 0.0
+    """That computing it took."""
+    reason: str = ""
+    """Why it failed; empty if it did not."""
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
+
+
+class Tally:
+    """Count what becomes of the blocks of an attempt, for whichever executor."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        blocks = list(plan.blocks())
+        self.left = [block for block in blocks if not store.is_done(block)]
+        self.total = len(blocks)
+        self.done = self.resumed = self.total - len(self.left)
+        self.skipped = len(store.skipped)
+        self.failures: list[dict[str, Any]] = []
+        self.memory: Mapping[str, Any] = {}
+        self._began = monotonic()
+
+    def step(self, told: BlockDone | None = None) -> RunStep:
+        """Count one block, and say how far the run is.
+
+        Raises
+        ------
+        Exception
+            That of the block, if none was ever finished and too many have failed.
+        """
+        facts: dict[str, Any] = {}
+        if told is not None:
+            self._count(told)
+            facts = {"block": told.block, "box": told.box, "seconds": told.seconds, "memory": told.memory}
+            facts["reason"] = str(told.error or "")
+        facts |= {"done": self.done, "total": self.total, "resumed": self.resumed}
+        return RunStep(**facts, skipped=self.skipped, failed=len(self.failures))
+
+    def finish(self) -> None:
+        """Write down what the attempt came to, unless there was nothing to do."""
+        destination = Path(self.plan.destination)
+        if self.left or not read_run_card(destination)["finished"]:
+            counts = {"blocks": self.total, "done": self.done, "skipped": self.skipped}
+            result = {**counts, "failures": self.failures, "out_of_memory": dict(self.memory)}
+            finish_run_card(destination, result=result, seconds=monotonic() - self._began)
+
+    def _count(self, told: BlockDone) -> None:
+        self.memory = told.memory
+        if told.status != FAILED:
+            self.done += 1
+            self.skipped += told.status == "skipped"
+            return
+        place = {"stage": told.block.stage, "block": list(told.block.index), "box": str(told.box)}
+        self.failures.append({**place, "reason": str(told.error)})
+        hopeless = len(self.failures) >= min(HOPELESS, len(self.left))
+        if hopeless and not self.done and told.error is not None:
+            raise told.error
 
 
 def in_process(
@@ -56,31 +122,24 @@ def in_process(
     Yields
     ------
     RunStep
-        First where the run stands, then each block as it reaches the disk.
+        First where the run stands, then each block as it reaches the disk, or fails.
 
     Raises
     ------
     RunMismatchError
         If the destination holds a run of another plan; nothing is changed.
     InputError
-        If another process is writing this run.
+        If another process is writing this run, or no block can be computed.
+    DeviceLostError
+        If the device is gone; start again to go on.
     Cancelled
         If somebody asked for it.
     """
-    with alone(plan, restart=restart):
-        began = monotonic()
-        with closing(Store(plan)) as store:
-            blocks = list(plan.blocks())
-            left = [block for block in blocks if not store.is_done(block)]
-            done = resumed = len(blocks) - len(left)
-            yield RunStep(done=done, total=len(blocks), resumed=resumed)
-            if left:
-                for told in run_blocks(plan, left, control, image=image, store=store):
-                    done += 1
-                    yield RunStep(
-                        done=done, total=len(blocks), resumed=resumed, block=told.block, box=told.box
-                    )
-            store.build_coarse(plan.region)
-        destination = Path(plan.destination)
-        if left or not read_run_card(destination)["finished"]:
-            finish_run_card(destination, blocks=len(blocks), seconds=monotonic() - began)
+    with alone(plan, restart=restart), closing(Store(plan)) as store:
+        tally = Tally(plan, store)
+        yield tally.step()
+        if tally.left:
+            for told in run_blocks(plan, tally.left, control, image=image, store=store):
+                yield tally.step(told)
+        store.build_coarse(plan.region)
+        tally.finish()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-DONE, FAILED = "done", "failed"
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS block (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finished (or failed) block of one stage."""
+    """One block of one stage that was finished, skipped since it is empty, or failed."""
 
     stage: str
     block: Zyx
@@ -105,14 +105,14 @@ def _rows(path: Path) -> list[Any]:
         return []
 
 
-def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
-    """Return the indices of finished blocks per stage, all ledgers merged.
+def done_blocks(folder: Path, *statuses: str) -> dict[str, set[Zyx]]:
+    """Return the indices of blocks of a status (default: finished or skipped) per stage, all ledgers merged.
 
     A block that failed in one process and was finished by another is done.
     """
     merged: dict[str, set[Zyx]] = {}
     for row in read_ledgers(folder):
-        if row.status == DONE:
+        if row.status in (statuses or (DONE, SKIPPED)):
             merged.setdefault(row.stage, set()).add(row.block)
     return merged
 

@@ -1,17 +1,17 @@
-"""Decide everything about a run before it starts, and write it down.
+"""Everything about a run that is decided before it starts, written down.
 
 A plan is frozen: tile, halo, precision, grey-value window, region. Two runs of one
 plan write the same bytes, whatever the order, the number of processes, or how often
 they were killed; so a plan is also what an unfinished run on disk is compared with::
 
-    checkpoint + image + SegmentConfig ──make_plan──> Plan ──> run_blocks, here or elsewhere
-                                                       └─ id ──> run.json beside the labels
+    checkpoint + image + SegmentConfig ──> Draft ──fit──> Plan ──> run_blocks, here or elsewhere
+                                                           └─ id ──> run.json beside the labels
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,28 +20,17 @@ import xxhash
 import zarr
 
 from napari_memseg.geometry import Box, Zyx, cells, zyx
-from napari_memseg.inference.choices import (
-    choose_level,
-    choose_precision,
-    choose_stages,
-    choose_threads,
-    choose_tile,
-    choose_window,
-)
-from napari_memseg.inference.config import SegmentConfig as SegmentConfig  # noqa: TC001 - callers find it here too
+from napari_memseg.inference.arithmetic import CONTIGUOUS, Arithmetic
 from napari_memseg.inference.differences import differences
 from napari_memseg.inference.run_card import FOLDER
-from napari_memseg.inference.stages import StagePlan, plan_stages
+from napari_memseg.inference.stages import StagePlan
+from napari_memseg.inference.tiling import common_multiple
 from napari_memseg.models.base import Grid
-from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.classes import ClassTable
-from napari_memseg.models.device import choose_device
 from napari_memseg.models.intensity import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from napari_memseg.io.volume import Volume
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,6 +75,16 @@ class Plan:
     device: str
     threads: int | None
     """CPU threads, whose number can change the last bit of a sum; None where the device is no CPU."""
+    layout: str = CONTIGUOUS
+    """Of activations, see ``Arithmetic``."""
+    folded: bool = False
+    """Whether batch norms are folded into convolutions."""
+    batch: int = 1
+    """Tiles that are computed at once."""
+    skip_below: float | None = None
+    """Tiles that lie below this grey value are background without a look; None: none is."""
+    skip_level: int | None = None
+    """Pyramid level at which this is judged."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -109,6 +108,21 @@ class Plan:
     def exact(self) -> bool:
         """Whether every tile sees enough to equal a pass over the whole volume."""
         return all(read.exact for stage in self.stages for read in stage.reads)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How the network computes."""
+        return Arithmetic(self.precision, self.layout, self.folded)
+
+    def computing(self, how: Arithmetic) -> Plan:
+        """Return the same plan in another arithmetic."""
+        return replace(self, **asdict(how))
+
+    @property
+    def step(self) -> Zyx:
+        """Cores, and pieces of them, are multiples of it."""
+        reads = (read.factor for stage in self.stages for read in stage.reads if not read.whole)
+        return common_multiple(*(stage.multiple for stage in self.stages), *reads)
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name."""
@@ -134,13 +148,15 @@ class Plan:
         array = next(a for stage in self.stages for a in stage.writes if a.name == name)
         return zarr.open_array(self.array_path(name), mode="r"), Grid(factor=array.factor)
 
+    def core_of(self, block: Block) -> Box:
+        """Return the core of a block, which may reach over the faces of its stage's region."""
+        if self.stage(block.stage).whole:
+            return Box.whole(self.shape)
+        return Box.at(zyx(i * n for i, n in zip(block.index, self.core, strict=True)), self.core)
+
     def box_of(self, block: Block) -> Box:
         """Return the voxels of the working level that a block is about."""
-        stage = self.stage(block.stage)
-        if stage.whole:
-            return Box.whole(self.shape)
-        start = zyx(i * n for i, n in zip(block.index, self.core, strict=True))
-        return Box.at(start, self.core) & stage.region
+        return self.core_of(block) & self.stage(block.stage).region
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -169,63 +185,3 @@ class Plan:
             "region": Box.parse(row["region"], shape),
         }
         return cls(**{**row, **known})
-
-
-def make_plan(
-    checkpoint: str | Path,
-    image: Volume,
-    destination: str | Path,
-    config: SegmentConfig,
-    *,
-    until: Sequence[str] | None = None,
-) -> Plan:
-    """Freeze a run.
-
-    Parameters
-    ----------
-    checkpoint : path
-        A trained model.
-    image : Volume
-        What to segment.
-    destination : path
-        Of the label group.
-    config : SegmentConfig
-        How.
-    until : sequence of str, optional
-        Names of the stages to run, with those they need; by default all.
-
-    Raises
-    ------
-    InputError
-        If image and model do not fit, or the level, box, tile or device is impossible.
-    """
-    model, card = load_checkpoint(checkpoint)
-    level = choose_level(image, card, config.level)
-    shape = zyx(image.arrays[level].shape)
-    chunk = zyx([config.chunk] * 3)
-    planned = choose_stages(model, until)
-    region = (Box.parse(config.box, shape) if config.box else Box.whole(shape)).snap(chunk).clip(shape)
-    core = choose_tile(model, config, shape, chunk, region)
-    device = choose_device(config.device)
-    return Plan(
-        image=image.source,
-        fingerprint=image.fingerprint,
-        level=level,
-        shape=shape,
-        voxel_size=image.voxel_size_at(level),
-        unit=image.unit,
-        model=str(checkpoint),
-        sha256=card.sha256,
-        destination=str(destination),
-        classes=card.classes,
-        window=choose_window(image, level, card, config.window),
-        stages=plan_stages(planned, image, level, shape, core=core, halo=config.halo, region=region),
-        core=core,
-        chunk=chunk,
-        region=region,
-        segments=len(planned) == len(model.stages),
-        confidence=config.confidence,
-        precision=choose_precision(config.precision, device),
-        device=device,
-        threads=choose_threads(config.threads, device, Path(destination)),
-    )

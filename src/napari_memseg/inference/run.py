@@ -3,58 +3,51 @@
 One function for every executor. Threads read and write; the caller's own thread
 computes, so that a generator that is not asked for more computes nothing::
 
-    readers  ──2 blocks ahead──>  compute (caller)  ──>  writer, ledger  ──>  BlockDone
+    readers  ──blocks ahead──>  ladder, network (caller)  ──>  writer, ledger  ──>  BlockDone
+
+A block that cannot be read or computed is tried once more, then marked as failed; the
+others go on.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from napari_memseg.errors import InputError, RunMismatchError
-from napari_memseg.inference.classify import classify, to_ids
-from napari_memseg.inference.control import Control
-from napari_memseg.inference.run_card import CONFIDENCE
+from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMismatchError
+from napari_memseg.inference.control import Control, Interrupted
+from napari_memseg.inference.device_image import DeviceImage
+from napari_memseg.inference.empty import split_empty
+from napari_memseg.inference.ladder import Ladder
+from napari_memseg.inference.ledger import FAILED
+from napari_memseg.inference.network import Network, cpu_threads
 from napari_memseg.inference.schedule import Schedule
 from napari_memseg.inference.store import Store
-from napari_memseg.inference.tensors import Reader, crop, to_device
+from napari_memseg.inference.tensors import Reader
+from napari_memseg.inference.writer import BlockDone, Writer
 from napari_memseg.io.formats import open_volume
-from napari_memseg.models.base import SCORES
-from napari_memseg.models.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from napari_memseg.geometry import Box
+    from napari_memseg.geometry import Zyx
     from napari_memseg.inference.plan import Block, Plan
-    from napari_memseg.inference.stages import ReadPlan, StagePlan
+    from napari_memseg.inference.tensors import Sample
     from napari_memseg.io.volume import Volume
-    from napari_memseg.models.base import Model, Where
 
-READ_AHEAD = 2
-"""Blocks that are read before they are needed."""
+READERS = 2
+"""Threads that read, and blocks that are read before they are needed; more where a GPU is fed."""
+MOST_READERS = 8
 WRITE_BEHIND = 2
-"""Blocks that may wait to be written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockDone:
-    """A block that is on the disk and in the ledger."""
-
-    block: Block
-    box: Box
-    """Its voxels, at the working level."""
-    seconds: float
-    """That computing took."""
+"""Blocks that may wait to be written, beside those of one batch."""
+SKIPPED_AT_ONCE = 16
+BRICK_BYTES = 2**28
+"""Raw voxels of the image that a GPU keeps."""
 
 
 def run_blocks(
@@ -64,6 +57,7 @@ def run_blocks(
     *,
     image: Volume | None = None,
     store: Store | None = None,
+    network: Network | None = None,
 ) -> Iterator[BlockDone]:
     """Compute blocks and put them where the plan says.
 
@@ -79,155 +73,46 @@ def run_blocks(
         If it is open already; by default it is opened by its source.
     store : Store, optional
         If it is open already; closed by its owner.
+    network : Network, optional
+        If it is loaded already.
 
     Yields
     ------
     BlockDone
-        As they reach the disk, in no order to rely on.
+        As they reach the disk, in no order to rely on; or as failed, if they cannot be computed.
 
     Raises
     ------
     Cancelled
         If somebody asked for it; what was computed by then is on the disk.
-    InputError
-        If the image holds NaN or infinity, or the network makes them.
+    DeviceLostError
+        If the device is gone; what was computed by then is on the disk.
     RunMismatchError
         If image or model are no longer those of the plan.
     """
     control = control or Control()
     with ExitStack() as stack:
-        stack.enter_context(_cpu_threads(plan.threads))
+        stack.enter_context(cpu_threads(plan.threads))
+        image = image or open_image(plan)
         if store is None:
             store = Store(plan)
             stack.callback(store.close)
-        line = _Line(plan, image or _open(plan), store, stack)
-        yield from line.run(Schedule(plan, blocks, store.is_done), control)
+        to_do, empty = split_empty(plan, image, list(blocks))
+        line = _Line(plan, image, store, network or Network(plan, control=control), control, stack)
+        chunks = [array.chunks for array in image.arrays]
+        yield from line.run(Schedule(plan, to_do, store.is_done, chunks))
+        yield from line.skip(empty)
     control.raise_if_cancelled()
 
 
-class _Line:
-    """Readers, the network and a writer, one behind the other."""
+def open_image(plan: Plan) -> Volume:
+    """Open the plan's image, and make sure that it is the one.
 
-    def __init__(self, plan: Plan, image: Volume, store: Store, stack: ExitStack) -> None:
-        self._plan, self._store = plan, store
-        self._reader = Reader(plan, image)
-        self._network = Network(plan)
-        self._readers = stack.enter_context(_threads(READ_AHEAD, "read"))
-        self._writer = stack.enter_context(_threads(1, "write"))
-        self._reading: deque[tuple[Block, Where, Future[dict[str, NDArray[Any]]]]] = deque()
-        self._writing: deque[Future[BlockDone]] = deque()
-
-    def run(self, schedule: Schedule, control: Control) -> Iterator[BlockDone]:
-        """Do all blocks of a schedule, or as many as control lets."""
-        try:
-            while len(schedule) and not control.cancelled:
-                self._read_ahead(schedule, control)
-                if self._reading:
-                    self._compute(*self._reading.popleft())
-                waits = WRITE_BEHIND if self._reading else max(len(self._writing) - 1, 0)
-                yield from self._written(schedule, at_most=0 if control.paused else waits)
-                control.wait_if_paused()
-            yield from self._written(schedule, at_most=0)
-        finally:
-            for _, _, future in self._reading:
-                future.cancel()
-
-    def _read_ahead(self, schedule: Schedule, control: Control) -> None:
-        while len(self._reading) < READ_AHEAD and (block := schedule.next(control.box)) is not None:
-            where = self._reader.where(block)
-            self._reading.append((block, where, self._readers.submit(self._reader.read, block, where)))
-
-    def _compute(self, block: Block, where: Where, arrays: Future[dict[str, NDArray[Any]]]) -> None:
-        try:
-            inputs = arrays.result()
-            began = monotonic()
-            made = self._network(block, where, inputs)
-        except InputError:
-            self._writer.submit(self._store.fail, block)
-            raise
-        self._writing.append(self._writer.submit(self._write, block, made, monotonic() - began))
-
-    def _write(self, block: Block, made: Mapping[str, NDArray[Any]], seconds: float) -> BlockDone:
-        self._store.write(block, made, seconds)
-        return BlockDone(block=block, box=self._plan.box_of(block), seconds=seconds)
-
-    def _written(self, schedule: Schedule, at_most: int) -> Iterator[BlockDone]:
-        """Tell of blocks that were written, waiting until at most so many are not."""
-        while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
-            told = self._writing.popleft().result()
-            schedule.finished(told.block)
-            yield told
-
-
-class Network:
-    """The model of a plan, on its device, ready to be asked for blocks."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._device = torch.device(plan.device)
-        self._model = _load(plan).to(self._device)
-        self._stages = {stage.name: stage for stage in self._model.stages}
-        self._kept: dict[str, Tensor] = {}
-
-    @torch.inference_mode()
-    def __call__(
-        self, block: Block, where: Where, arrays: Mapping[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        """Return what a block's stage writes, cut to its core and back from the device.
-
-        Class scores become ids (z, y, x) under ``SCORES``, and a byte of confidence if the plan wants it.
-
-        Raises
-        ------
-        InputError
-            If the network makes scores that are NaN or infinite.
-        """
-        stage = self._plan.stage(block.stage)
-        inputs = {read.name: self._tensor(read, stage, arrays[read.name]) for read in stage.reads}
-        with self._arithmetic():
-            outputs = self._stages[block.stage](inputs, [where])
-        return self._arrays(block, where, outputs) | self._labels(block, where, outputs)
-
-    def _tensor(self, read: ReadPlan, stage: StagePlan, array: NDArray[Any]) -> Tensor:
-        """Return what is read, on the device; arrays that all tiles need whole stay there."""
-        if stage.whole or not read.whole:
-            return to_device(read.name, array, self._plan.window, self._device)
-        if read.name not in self._kept:
-            self._kept[read.name] = to_device(read.name, array, self._plan.window, self._device)
-        return self._kept[read.name]
-
-    def _arrays(self, block: Block, where: Where, outputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-        made: dict[str, NDArray[Any]] = {}
-        for array in self._plan.stage(block.stage).writes:
-            output = outputs[array.name]
-            core = output if array.vector else crop(output, where.box, self._plan.box_of(block), array.factor)
-            made[array.name] = core[0].to(getattr(torch, array.dtype)).cpu().numpy()
-        return made
-
-    def _labels(self, block: Block, where: Where, outputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-        if SCORES not in outputs:
-            return {}
-        box = self._plan.box_of(block)
-        scores = crop(outputs[SCORES], where.box, box, (1, 1, 1))
-        found = classify(scores, self._plan.classes, confidence=self._plan.confidence)
-        if not bool(found.finite.all()):
-            raise InputError(
-                f"The network's scores are NaN or infinite in the box {box}, so that no class can be told. "
-                f"Try --precision float32; if it was that, the model {self._plan.model} is damaged."
-            )
-        made: dict[str, NDArray[Any]] = {SCORES: to_ids(found.ids, self._plan.classes)[0]}
-        if found.confidence is not None:
-            made[CONFIDENCE] = found.confidence[0].cpu().numpy()
-        return made
-
-    def _arithmetic(self) -> Any:
-        if self._plan.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=getattr(torch, self._plan.precision))
-
-
-def _open(plan: Plan) -> Volume:
-    """Open the plan's image, and make sure that it is the one."""
+    Raises
+    ------
+    RunMismatchError
+        If it is not.
+    """
     image = open_volume(plan.image)
     if image.fingerprint != plan.fingerprint:
         raise RunMismatchError(
@@ -237,27 +122,115 @@ def _open(plan: Plan) -> Volume:
     return image
 
 
-def _load(plan: Plan) -> Model:
-    """Load the plan's model, and make sure that it is the one."""
-    model, card = load_checkpoint(plan.model)
-    if card.sha256 != plan.sha256:
-        raise RunMismatchError(
-            f"{plan.model} has changed since the run began: its weights are another training's. "
-            "Restore the file, or begin another run."
-        )
-    return model.eval()
+class _Line:
+    """Readers, the network and a writer, one behind the other."""
 
+    def __init__(
+        self, plan: Plan, image: Volume, store: Store, network: Network, control: Control, stack: ExitStack
+    ) -> None:
+        self._plan, self._control = plan, control
+        on_gpu = network.device.type == "cuda"
+        on_device = DeviceImage(image, network.device, BRICK_BYTES) if on_gpu else None
+        self._reader = Reader(plan, image, on_device)
+        self._ladder = Ladder(plan, self._reader, network, control)
+        self._ahead = min(os.cpu_count() or 1, MOST_READERS) if on_gpu else READERS
+        self._readers = stack.enter_context(ThreadPoolExecutor(self._ahead, thread_name_prefix="memseg-read"))
+        self._writer = Writer(store)
+        stack.callback(self._writer.close)
+        self._reading: deque[tuple[Block, tuple[Zyx, ...], Future[Sample]]] = deque()
+        self._writing: deque[Future[BlockDone]] = deque()
 
-@contextmanager
-def _cpu_threads(count: int | None) -> Iterator[None]:
-    """Compute with so many threads: another number adds up in another order, to another last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    def run(self, schedule: Schedule) -> Iterator[BlockDone]:
+        """Do all blocks of a schedule, or as many as control lets."""
+        control = self._control
+        try:
+            while len(schedule) and not control.cancelled:
+                self._read_ahead(schedule)
+                if self._reading:
+                    yield from self._compute_next(schedule)
+                behind = WRITE_BEHIND + self._plan.batch
+                waits = behind if self._reading else max(len(self._writing) - 1, 0)
+                yield from self._written(schedule, at_most=0 if control.paused else waits)
+                control.wait_if_paused()
+        except Cancelled:
+            pass  # between two layers: what was computed before is still to be told
+        finally:
+            for _, _, future in self._reading:
+                future.cancel()
+        yield from self._written(schedule, at_most=0)
 
+    def skip(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
+        """Mark empty blocks, as many as control lets."""
+        for n in range(0, len(blocks), SKIPPED_AT_ONCE):
+            self._control.wait_if_paused()
+            if self._control.cancelled:
+                return
+            yield from self._writer.skip(blocks[n : n + SKIPPED_AT_ONCE])
 
-def _threads(count: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix=f"memseg-{name}")
+    def _read_ahead(self, schedule: Schedule) -> None:
+        wanted = self._ahead + self._plan.batch - 1
+        while len(self._reading) < wanted and (block := schedule.next(self._control.box)) is not None:
+            boxes = self._reader.where(self._plan.stage(block.stage), self._plan.core_of(block)).boxes
+            shapes = tuple(box.shape for box in boxes.values())
+            self._reading.append((block, shapes, self._readers.submit(self._read, block)))
+        while schedule.lost:
+            error = InputError("a block of an earlier stage that it reads from has failed")
+            self._writing.append(self._writer.fail(schedule.lost.pop(), error))
+
+    def _read(self, block: Block) -> Sample:
+        return self._reader.sample(self._plan.stage(block.stage), self._plan.core_of(block))
+
+    def _next_batch(self) -> list[tuple[Block, Future[Sample]]]:
+        """Take what was read first, and what can be computed with it."""
+        first, shapes, future = self._reading.popleft()
+        batch = [(first, future)]
+        while self._reading and len(batch) < self._plan.batch:
+            block, same, future = self._reading[0]
+            if block.stage != first.stage or same != shapes:
+                break
+            batch.append((block, future))
+            self._reading.popleft()
+        return batch
+
+    def _compute_next(self, schedule: Schedule) -> Iterator[BlockDone]:
+        """Compute a batch; whoever pauses in the middle is told what is finished, and it begins again."""
+        batch = self._next_batch()
+        while True:
+            try:
+                return self._compute(batch)
+            except Interrupted:
+                yield from self._written(schedule, at_most=0)
+                self._control.wait_if_paused()
+
+    def _compute(self, batch: Sequence[tuple[Block, Future[Sample]]]) -> None:
+        """Compute a batch and queue it to be written; if that fails, one block after the other."""
+        began = monotonic()
+        try:
+            results = self._ladder([future.result() for _, future in batch])
+        except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, it may be about one block alone
+            for block, _ in batch:
+                self._compute_again(block)
+            return
+        seconds = (monotonic() - began) / len(batch)
+        for (block, _), result in zip(batch, results, strict=True):
+            self._writing.append(self._writer.put(block, result, seconds))
+
+    def _compute_again(self, block: Block) -> None:
+        began = monotonic()
+        try:
+            (result,) = self._ladder([self._read(block)])
+        except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
+            raise
+        except Exception as error:  # noqa: BLE001 - twice now: the block is marked, the others go on
+            self._writing.append(self._writer.fail(block, error))
+        else:
+            self._writing.append(self._writer.put(block, result, monotonic() - began))
+
+    def _written(self, schedule: Schedule, at_most: int) -> Iterator[BlockDone]:
+        """Tell of blocks that were written, waiting until at most so many are not."""
+        while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
+            told = self._writing.popleft().result()
+            schedule.finished(told.block, failed=told.status == FAILED)
+            yield replace(told, memory=self._ladder.notes)

@@ -55,10 +55,15 @@ def begin_run_card(destination: Path, plan_id: str, plan: dict[str, Any]) -> Non
     )
 
 
-def finish_run_card(destination: Path, *, blocks: int, seconds: float) -> None:
-    """Note that a run is finished; ``seconds`` of this attempt are added to those of earlier ones."""
-    card = read_run_card(destination)
-    _write(destination, {**card, "finished": True, "blocks": blocks, "seconds": card["seconds"] + seconds})
+def note_on_run_card(destination: Path, **facts: Any) -> None:
+    """Add facts to the card of a run."""
+    _write(destination, {**read_run_card(destination), **facts})
+
+
+def finish_run_card(destination: Path, *, result: dict[str, Any], seconds: float) -> None:
+    """Note what a finished run came to; ``seconds`` of this attempt are added to those of earlier ones."""
+    before = read_run_card(destination)["seconds"]
+    note_on_run_card(destination, finished=True, result=result, seconds=before + seconds)
 
 
 def _write(destination: Path, card: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """Which block is next: what is looked at first, and never before what it needs.
 
-Blocks of the last stage are wanted in storage order, those under the eye of the
-viewer before all others. Each pulls the blocks of earlier stages that it reads, so
-that a place passes through all stages before the next one begins::
+Blocks of the last stage are wanted in pencils, so that neighbours find decoded what
+they share; those under the eye of the viewer come before all others. Each pulls the
+blocks of earlier stages that it reads, so that a place passes through all stages
+before the next one begins::
 
     want second(0,0,1) ──needs──> first(0,0,0) done, first(0,0,1) not begun ──> next: first(0,0,1)
+
+A block that failed takes with it all that need it.
 """
 
 from __future__ import annotations
@@ -14,16 +17,32 @@ from typing import TYPE_CHECKING
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import cells
+from napari_memseg.inference.pencils import pencil_width, visiting_key
 from napari_memseg.inference.plan import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from napari_memseg.geometry import Box, Zyx
     from napari_memseg.inference.plan import Plan
 
 LOOK_AHEAD = 16
 """Wanted blocks that are looked at for one that can begin, while others are being computed."""
+
+
+def needs(plan: Plan, block: Block) -> Iterator[Block]:
+    """Yield the blocks of earlier stages that a block reads from."""
+    stage = plan.stage(block.stage)
+    makers = {array.name: maker for maker in plan.stages for array in maker.writes}
+    for read in stage.reads:
+        if (maker := makers.get(read.name)) is None:
+            continue
+        if maker.whole:
+            yield Block(maker.name, (0, 0, 0))
+            continue
+        core = plan.core_of(block)
+        seen = stage.box(read, core.start, core.shape, plan.shape).refine(read.factor) & maker.region
+        yield from (Block(maker.name, index) for index in cells(seen, plan.core))
 
 
 class Schedule:
@@ -37,14 +56,30 @@ class Schedule:
         What is to be done.
     is_done : callable
         Whether a block that is not among them is there: what is to be done may need it.
+    chunks : sequence of (z, y, x), optional
+        The unit of decoding of each level of the image, in voxels.
+
+    Attributes
+    ----------
+    lost : list of Block
+        Those that will never be begun, since what they need failed.
     """
 
-    def __init__(self, plan: Plan, blocks: Iterable[Block], is_done: Callable[[Block], bool]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        blocks: Iterable[Block],
+        is_done: Callable[[Block], bool],
+        chunks: Sequence[Zyx] | None = None,
+    ) -> None:
         self._plan, self._is_done = plan, is_done
-        depth = {stage.name: n for n, stage in enumerate(plan.stages)}
-        self._waiting = dict.fromkeys(sorted(blocks, key=lambda b: (-depth[b.stage], b.index)))
+        depth, width = {stage.name: n for n, stage in enumerate(plan.stages)}, pencil_width(plan, chunks)
+        order = sorted(blocks, key=lambda block: (-depth[block.stage], visiting_key(block, width)))
+        self._waiting = dict.fromkeys(order)
         self._begun: set[Block] = set()
+        self._failed: set[Block] = set()
         self._looked_at: Box | None = None
+        self.lost: list[Block] = []
 
     def __len__(self) -> int:
         """Return how many blocks are not finished."""
@@ -60,7 +95,7 @@ class Schedule:
         """
         if looked_at != self._looked_at:
             self._bring_forward(looked_at)
-        for target in islice(self._waiting, LOOK_AHEAD):
+        for target in list(islice(self._waiting, LOOK_AHEAD)):
             block = self._ready_for(target)
             if block is not None:
                 del self._waiting[block]
@@ -68,9 +103,11 @@ class Schedule:
                 return block
         return None
 
-    def finished(self, block: Block) -> None:
-        """Take note that a block is on disk."""
-        self._begun.remove(block)
+    def finished(self, block: Block, *, failed: bool = False) -> None:
+        """Take note that a block is on disk, or that it cannot be computed."""
+        self._begun.discard(block)
+        if failed:
+            self._failed.add(block)
 
     def _bring_forward(self, looked_at: Box | None) -> None:
         self._looked_at = looked_at
@@ -84,7 +121,10 @@ class Schedule:
     def _ready_for(self, block: Block) -> Block | None:
         """Return the first block to begin so that ``block`` can be: itself, or what it lacks."""
         free = True
-        for needed in self._needs(block):
+        for needed in needs(self._plan, block):
+            if needed in self._failed:
+                self._give_up(block)
+                return None
             if needed in self._begun:
                 free = False
             elif needed in self._waiting:
@@ -98,19 +138,7 @@ class Schedule:
                 )
         return block if free else None
 
-    def _needs(self, block: Block) -> Iterator[Block]:
-        stage = self._plan.stage(block.stage)
-        makers = {array.name: maker for maker in self._plan.stages for array in maker.writes}
-        for read in stage.reads:
-            if (maker := makers.get(read.name)) is None:
-                continue
-            if maker.whole:
-                yield Block(maker.name, (0, 0, 0))
-                continue
-            box = stage.box(read, self._start(block), self._plan.core, self._plan.shape)
-            seen = box.refine(read.factor) & maker.region
-            yield from (Block(maker.name, index) for index in cells(seen, self._plan.core))
-
-    def _start(self, block: Block) -> Zyx:
-        z, y, x = (i * n for i, n in zip(block.index, self._plan.core, strict=True))
-        return z, y, x
+    def _give_up(self, block: Block) -> None:
+        del self._waiting[block]
+        self._failed.add(block)
+        self.lost.append(block)

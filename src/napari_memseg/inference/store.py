@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.inference.ledger import FAILED, Ledger, Row, done_blocks
+from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED, Ledger, Row, done_blocks
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.run_card import CONFIDENCE
 from napari_memseg.io.arrays import chunk_files_exist, open_array
@@ -25,7 +25,7 @@ from napari_memseg.io.pyramid import open_pyramid, write_durable
 from napari_memseg.models.base import SCORES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import zarr
     from numpy.typing import NDArray
@@ -33,17 +33,36 @@ if TYPE_CHECKING:
     from napari_memseg.io.pyramid import Pyramid
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A block that was computed, or skipped, and is to be stored."""
+
+    block: Block
+    made: Mapping[str, NDArray[Any]]
+    """What its stage writes, by name."""
+    seconds: float
+    status: str = DONE
+
+
 @dataclass(eq=False)
 class Store:
     """The disk's end of a run, for one process; one thread at a time."""
 
     plan: Plan
-    done: dict[str, set[Zyx]] = field(default_factory=dict)
+    done: dict[str, set[Zyx]] = field(init=False)
     """Finished blocks and coarse chunks, by stage: what is known of all processes, and what this one adds."""
+    skipped: set[Block] = field(init=False)
+    """Those of them that were empty."""
 
     def __post_init__(self) -> None:
-        self.done = done_blocks(self.plan.folder)
+        self.refresh()
         self._ledger = Ledger(self.plan.folder)
+
+    def refresh(self) -> None:
+        """Learn what all processes have finished by now, as far as it is still on the disk."""
+        self.done = done_blocks(self.plan.folder)
+        skipped = done_blocks(self.plan.folder, SKIPPED)
+        self.skipped = {Block(stage, index) for stage, found in skipped.items() for index in found}
         for block in [b for b in self.plan.blocks() if self.is_done(b) and not self._is_there(b)]:
             self.done[block.stage].discard(block.index)
         for name, pyramid in self._pyramids.items():
@@ -55,17 +74,22 @@ class Store:
         """Whether a block was finished, by anybody, and still is."""
         return block.index in self.done.get(block.stage, ())
 
-    def write(self, block: Block, made: Mapping[str, NDArray[Any]], seconds: float) -> None:
-        """Put a block on the disk, then into the ledger, then build the coarse chunks that it completes."""
-        box = self.plan.box_of(block)
-        for name, data in made.items():
-            if name in self._pyramids:
-                self._pyramids[name].write(box, data)
-            else:
-                write_durable(self._arrays[name], self._slices(name, box), data)
-        self._add([Row(block.stage, block.index, xxh3=_hash(made), seconds=seconds)])
-        if SCORES in made:
-            self.build_coarse(box)
+    def write(self, finished: Sequence[Finished]) -> None:
+        """Put blocks on the disk, then into the ledger at once, then build the coarse chunks over them."""
+        written: list[Finished] = []
+        try:
+            for block in finished:
+                self._write(block)
+                written.append(block)
+        finally:
+            self._add(Row(f.block.stage, f.block.index, f.status, _hash(f.made), f.seconds) for f in written)
+        for block in written:
+            if SCORES in block.made:
+                self.build_coarse(self.plan.box_of(block.block))
+
+    def skip(self, blocks: Sequence[Block]) -> None:
+        """Let empty blocks be background, and note that nobody looked; their confidence stays unknown."""
+        self.write([Finished(block, self._background(block), 0.0, SKIPPED) for block in blocks])
 
     def fail(self, block: Block) -> None:
         """Note that a block cannot be computed; the next attempt tries it again."""
@@ -81,12 +105,28 @@ class Store:
         """Close the ledger."""
         self._ledger.close()
 
+    def _write(self, finished: Finished) -> None:
+        box = self.plan.box_of(finished.block)
+        for name, data in finished.made.items():
+            if name in self._pyramids:
+                self._pyramids[name].write(box, data)
+            else:
+                write_durable(self._arrays[name], self._slices(name, box), data)
+
+    def _background(self, block: Block) -> dict[str, NDArray[Any]]:
+        if block.stage != self.plan.stages[-1].name or not self.plan.segments:
+            return {}
+        shape, classes = self.plan.box_of(block).shape, self.plan.classes
+        return {SCORES: np.full(shape, classes.ids[0], classes.dtype)}
+
     def _add(self, rows: Iterable[Row]) -> None:
         rows = list(rows)
         if rows:
             self._ledger.add(rows)
         for row in rows:
             self.done.setdefault(row.stage, set()).add(row.block)
+            if row.status == SKIPPED:
+                self.skipped.add(Block(row.stage, row.block))
 
     def _is_final(self, name: str, level: int, chunk: Zyx) -> bool:
         """Whether a chunk of a pyramid is done, or will never be written."""
@@ -121,10 +161,12 @@ class Store:
 
     def _is_there(self, block: Block) -> bool:
         """Whether the files of a block still exist: somebody may have deleted one."""
-        box, stage = self.plan.box_of(block), self.plan.stage(block.stage)
-        parts = [(self._arrays[a.name], self._slices(a.name, box)) for a in stage.writes]
+        box, stage, skipped = self.plan.box_of(block), self.plan.stage(block.stage), block in self.skipped
+        kept = [] if skipped else stage.writes
+        parts = [(self._arrays[a.name], self._slices(a.name, box)) for a in kept]
         if block.stage == self.plan.stages[-1].name:
-            parts += [(pyramid.levels[0], box.slices) for pyramid in self._pyramids.values()]
+            seen = [p for name, p in self._pyramids.items() if name == SCORES or not skipped]
+            parts += [(pyramid.levels[0], box.slices) for pyramid in seen]
         return all(chunk_files_exist(array, slices) for array, slices in parts)
 
 

@@ -1,12 +1,13 @@
 """What a stage is given: boxes of the image and of earlier stages' arrays, as tensors.
 
-The image leaves the disk in its own dtype and becomes float32, in the run's window, on
-the device. Where a coarser image is wanted than the pyramid holds, it is halved on
+The image leaves the disk in its own dtype, and becomes float32 in the run's window only
+where the network is (``network.py``). Where a coarser image is wanted than the pyramid holds, it is halved on
 the fly, slab by slab, so that no more than a slab is in memory at full resolution.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ import zarr
 
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, zyx
-from napari_memseg.inference.stages import IMAGE
 from napari_memseg.models.base import Where
 
 if TYPE_CHECKING:
@@ -26,58 +26,96 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_memseg.inference.plan import Block, Plan
-    from napari_memseg.inference.stages import ReadPlan
+    from napari_memseg.inference.device_image import DeviceImage, Uploaded
+    from napari_memseg.inference.plan import Plan
+    from napari_memseg.inference.stages import ReadPlan, StagePlan
     from napari_memseg.io.volume import Volume
-    from napari_memseg.models.intensity import Window
 
 SLAB_VOXELS = 2**25
 """About how many voxels are read at once to be halved."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What one pass through a stage is about."""
+
+    stage: StagePlan
+    core: Box
+    """What it is for, in working voxels: a block's core, or a piece of one; not cut at the region's faces."""
+    where: Where
+    arrays: Mapping[str, NDArray[Any] | Uploaded]
+    """By name: the image (z, y, x) in its own dtype, arrays (C, z, y, x), vectors (length,)."""
+
+    @property
+    def written(self) -> Box:
+        """The voxels that are kept of it."""
+        return self.core & self.stage.region
+
+
 class Reader:
-    """Read what blocks need; from any thread, on the CPU. What every block needs whole is read once."""
+    """Read what blocks need; from any thread. What every block needs whole is read once.
 
-    def __init__(self, plan: Plan, image: Volume) -> None:
-        self._plan, self._image = plan, image
-        self._kept: dict[str, NDArray[Any]] = {}
+    Parameters
+    ----------
+    plan : Plan
+        Says what a stage reads.
+    image : Volume
+        Of the plan.
+    on_device : DeviceImage, optional
+        Gives boxes of the image on the device, for a GPU; by default they stay on the host.
+    """
 
-    def where(self, block: Block) -> Where:
-        """Return the boxes that a block reads."""
-        plan = self._plan
-        stage = plan.stage(block.stage)
-        start = zyx(i * n for i, n in zip(block.index, plan.core, strict=True))
-        vectors = {array.name for maker in plan.stages for array in maker.writes if array.vector}
-        spatial = [read for read in stage.reads if read.name not in vectors]
-        boxes = {read.name: stage.box(read, start, plan.core, plan.shape) for read in spatial}
-        first = stage.reads[0]
-        box = boxes[first.name].refine(first.factor).clip(plan.shape)
-        return Where(box=box, shape=plan.shape, voxel_size=plan.voxel_size, boxes=boxes)
+    def __init__(self, plan: Plan, image: Volume, on_device: DeviceImage | None = None) -> None:
+        self._plan, self._image, self._on_device = plan, image, on_device
+        self._kept: dict[str, NDArray[Any] | Uploaded] = {}
 
-    def read(self, block: Block, where: Where) -> dict[str, NDArray[Any]]:
-        """Return what a block's stage reads: the image (z, y, x), arrays (C, z, y, x), vectors (length,).
+    def on_host(self) -> Reader:
+        """Return a reader of the same that keeps to the host's memory."""
+        return Reader(self._plan, self._image)
+
+    def sample(self, stage: StagePlan, core: Box) -> Sample:
+        """Read all that a stage needs for the core of a block, or for a piece of one.
 
         Raises
         ------
         InputError
             If the image holds NaN or infinity there.
+        SourceError
+            If it cannot be decoded there.
         """
-        stage = self._plan.stage(block.stage)
-        return {
+        where = self.where(stage, core)
+        arrays = {
             read.name: self._once(read, where) if read.whole and not stage.whole else self._read(read, where)
             for read in stage.reads
         }
+        return Sample(stage, core, where, arrays)
 
-    def _once(self, read: ReadPlan, where: Where) -> NDArray[Any]:
+    def where(self, stage: StagePlan, core: Box) -> Where:
+        """Return the boxes that a stage reads for a core."""
+        plan = self._plan
+        vectors = {array.name for maker in plan.stages for array in maker.writes if array.vector}
+        spatial = [read for read in stage.reads if read.name not in vectors]
+        boxes = {read.name: stage.box(read, core.start, core.shape, plan.shape) for read in spatial}
+        first = stage.reads[0]
+        box = boxes[first.name].refine(first.factor).clip(plan.shape)
+        return Where(box=box, shape=plan.shape, voxel_size=plan.voxel_size, boxes=boxes)
+
+    def _once(self, read: ReadPlan, where: Where) -> NDArray[Any] | Uploaded:
         if read.name not in self._kept:
             self._kept[read.name] = self._read(read, where)
         return self._kept[read.name]
 
-    def _read(self, read: ReadPlan, where: Where) -> NDArray[Any]:
+    def _read(self, read: ReadPlan, where: Where) -> NDArray[Any] | Uploaded:
         box = where.boxes.get(read.name)
-        if box is not None and read.level is not None:
-            return self._halved(box, read.level, read.halvings)
-        array = self._arrays[read.name]
+        if box is None or read.level is None:
+            return self._stored(read.name, box)
+        if self._on_device is not None and read.halvings == 0 and not read.whole:
+            return self._on_device.read(box, read.level)
+        return self._halved(box, read.level, read.halvings)
+
+    def _stored(self, name: str, box: Box | None) -> NDArray[Any]:
+        """Return what an earlier stage wrote: a box of it, or all of a vector."""
+        array = self._arrays[name]
         return np.asarray(array[...] if box is None else array[(slice(None), *box.slices)])
 
     @cached_property
@@ -88,32 +126,36 @@ class Reader:
     def _halved(self, box: Box, level: int, halvings: int) -> NDArray[Any]:
         """Return a box of the image, ``halvings`` times coarser than the level it is read from."""
         if halvings == 0:
-            return self._finite(box, level)
+            return read_finite(self._image, box, level)
         factor = zyx([2**halvings] * 3)
         fine = box.refine(factor)
         height = max(SLAB_VOXELS // (fine.shape[1] * fine.shape[2] * factor[0]), 1)
         slabs = []
         for z in range(box.start[0], box.stop[0], height):
             slab = Box((z, *box.start[1:]), (min(z + height, box.stop[0]), *box.stop[1:]))
-            grey = self._finite(slab.refine(factor).clip(self._plan.shape), level)
+            grey = read_finite(self._image, slab.refine(factor).clip(self._plan.shape), level)
             slabs.append(_halve(grey, halvings))
         return np.concatenate(slabs)
 
-    def _finite(self, box: Box, level: int) -> NDArray[Any]:
-        grey = self._image.read(box, level)
-        if grey.dtype.kind == "f" and not np.isfinite(grey).all():
-            bad = int(grey.size - np.isfinite(grey).sum())
-            raise InputError(
-                f"{self._plan.image} holds {bad} voxels that are NaN or infinite in the box {box} of level "
-                f"{level}; one would spoil all around it. Replace them, or segment a --box without them."
-            )
-        return grey
 
+def read_finite(image: Volume, box: Box, level: int) -> NDArray[Any]:
+    """Return a box of an image, and refuse one that holds NaN or infinity.
 
-def to_device(name: str, array: NDArray[Any], window: Window, device: torch.device) -> Tensor:
-    """Return a batch of one: the image in the run's window, (1, 1, z, y, x), another array as it is."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-    return window.normalise(tensor)[None, None] if name.startswith(IMAGE) else tensor[None]
+    Raises
+    ------
+    InputError
+        If it does.
+    SourceError
+        If it cannot be decoded.
+    """
+    grey = image.read(box, level)
+    if grey.dtype.kind == "f" and not np.isfinite(grey).all():
+        bad = int(grey.size - np.isfinite(grey).sum())
+        raise InputError(
+            f"{image.source} holds {bad} voxels that are NaN or infinite in the box {box} of level "
+            f"{level}; one would spoil all around it. Replace them, or segment a --box without them."
+        )
+    return grey
 
 
 def _halve(grey: NDArray[Any], times: int) -> NDArray[np.float32]:

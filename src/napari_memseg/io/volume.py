@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from itertools import count, product
 from math import isfinite, log, prod
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -66,10 +66,22 @@ class LazyArray(Protocol):
         """Return the voxels of three slices, each with a start and a stop and no step."""
 
 
-class ChunkCache:
+class HasBytes(Protocol):
+    """An array or a tensor."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+
+
+T = TypeVar("T", bound=HasBytes)
+
+
+class ChunkCache(Generic[T]):
     """Decoded chunks, the latest used kept, bounded in bytes; safe to share among threads.
 
-    A chunk that two threads want at once is decoded by one of them, for both.
+    A chunk that two threads want at once is decoded by one of them, for both. Nobody
+    writes to what comes out of here.
 
     Attributes
     ----------
@@ -79,15 +91,15 @@ class ChunkCache:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._chunks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
-        self._coming: dict[Hashable, Future[NDArray[Any]]] = {}
+        self._chunks: OrderedDict[Hashable, T] = OrderedDict()
+        self._coming: dict[Hashable, Future[T]] = {}
         self._lock = Lock()
         self.held_bytes = 0
         self.hits = 0
         self.misses = 0
 
-    def get(self, key: Hashable, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return the chunk of ``key``, read-only, decoding it only if it is not here."""
+    def get(self, key: Hashable, decode: Callable[[], T]) -> T:
+        """Return the chunk of ``key``, decoding it only if it is not here."""
         with self._lock:
             if key in self._chunks:
                 self.hits += 1
@@ -113,9 +125,7 @@ class ChunkCache:
             self._chunks.clear()
             self.held_bytes = self.hits = self.misses = 0
 
-    def _fill(
-        self, key: Hashable, mine: Future[NDArray[Any]], decode: Callable[[], NDArray[Any]]
-    ) -> NDArray[Any]:
+    def _fill(self, key: Hashable, mine: Future[T], decode: Callable[[], T]) -> T:
         try:
             chunk = decode()
         except BaseException as error:
@@ -123,7 +133,6 @@ class ChunkCache:
                 del self._coming[key]
             mine.set_exception(error)
             raise
-        chunk.setflags(write=False)
         with self._lock:
             del self._coming[key]
             self._chunks[key] = chunk
@@ -138,7 +147,7 @@ class ChunkCache:
             self.held_bytes -= oldest.nbytes
 
 
-CACHE = ChunkCache(CACHE_BYTES)
+CACHE: ChunkCache[NDArray[Any]] = ChunkCache(CACHE_BYTES)
 """The one that all volumes of this process share."""
 
 
@@ -325,7 +334,9 @@ class Volume:
                 f"{type(error).__name__}: {str(error)[:300]}. The file is damaged there, or changed while "
                 "it was open. Copy it again from where it came, or read a box beside the damage."
             ) from error
-        return chunk.view()
+        chunk = chunk.view()
+        chunk.setflags(write=False)
+        return chunk
 
     def _dask(self, level: int) -> da.Array:
         array = self.arrays[level]

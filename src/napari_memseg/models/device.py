@@ -26,6 +26,11 @@ def choose_device(name: str) -> str:
     return wanted
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def describe_device(name: str = "auto") -> str:
     """Say which device that name means here, and why.
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from napari_memseg.errors import TrainingError
+from napari_memseg.models.device import cpu_has_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ def mixed_precision(device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device.type == "cpu" and cpu_has_bfloat16():
         return torch.bfloat16
     return torch.float32
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_memseg.errors import MemsegError
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.heap import keep_heap
 from napari_memseg.workflows.child_process import ChildProcessFailed
 
 _CONTROLS = ("pause", "resume", "cancel", "look_at")
@@ -21,6 +22,7 @@ _CONTROLS = ("pause", "resume", "cancel", "look_at")
 def main(address: str, key: bytes) -> None:
     """Be the child: take jobs until the parent hangs up; Ctrl-C is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_heap()
     with Client(address, authkey=key) as connection:
         importlib.import_module("torch")
         inbox = _Inbox(connection)

@@ -24,7 +24,7 @@ from napari_memseg.data import bundled
 from napari_memseg.errors import InputError
 from napari_memseg.evaluation.metrics import confusion
 from napari_memseg.geometry import Box
-from napari_memseg.inference.plan import SegmentConfig
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.io.files import atomic_write
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable

@@ -6,25 +6,51 @@ where it stopped; with others it is refused, and nothing on disk changes.
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import RunStep, in_process
-from napari_memseg.inference.plan import Plan, SegmentConfig, make_plan
-from napari_memseg.inference.run_card import read_run_card
+from napari_memseg.inference.forecast import Forecast, check_disk, forecast
+from napari_memseg.inference.plan import Plan
+from napari_memseg.inference.run_card import has_run_card, note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.progress import Progress
-from napari_memseg.workflows.resources import peak_device_gib, peak_rss_gib
+from napari_memseg.workflows.run_report import ending, result_of, said_of, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from napari_memseg.io.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Who computes, if not this process.
+
+    Raises
+    ------
+    InputError
+        If both are given.
+    """
+
+    scheduler: str | None = None
+    """Address of a dask scheduler, ``tcp://host:8786``."""
+    workers: int | None = None
+    """So many processes of this machine, one per GPU."""
+
+    def __post_init__(self) -> None:
+        if self.scheduler is not None and self.workers is not None:
+            raise InputError("Give --scheduler for a cluster that is there, or --workers to start one here.")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"{self.workers} workers compute nothing. Choose 1 or more.")
 
 
 def segment(
@@ -35,6 +61,7 @@ def segment(
     *,
     restart: bool = False,
     control: Control | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Progress]:
     """Segment ``image`` into an OME-Zarr 0.5 label group.
 
@@ -47,16 +74,18 @@ def segment(
     model : Path
         A checkpoint.
     config : SegmentConfig, optional
-        Tile, halo, precision, device, level, box.
+        Tile, halo, precision, device, memory, level, box.
     restart : bool
         Discard an unfinished or finished run at ``destination`` first.
     control : Control, optional
         To pause, cancel, or look at a place first.
+    cluster : Cluster, optional
+        Compute with the workers of a cluster; by default in this process.
 
     Yields
     ------
     Progress
-        One per finished block; the last carries the result.
+        First the forecast, as a message; one per finished block; the last carries the result.
 
     Raises
     ------
@@ -65,8 +94,9 @@ def segment(
     Cancelled
         If ``control`` was asked to cancel; what is finished stays.
     """
-    plan = make_plan(model, open_volume(image), destination, config or SegmentConfig())
-    yield from _follow(plan, restart, control or Control())
+    volume, config = open_volume(image), _shared(config or SegmentConfig(), cluster)
+    plan = make_plan(model, volume, destination, config, fresh=restart)
+    yield from _follow(plan, volume, restart=restart, control=control, cluster=cluster)
 
 
 def segment_session(
@@ -76,15 +106,16 @@ def segment_session(
     *,
     restart: bool = False,
     control: Control | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Progress]:
     """Segment a session's image into a new run, or go on with its unfinished one of the same kind.
 
     Parameters and errors as for ``segment``. Corrections are neither read nor touched.
     """
     with Session.open(session, read_only=True) as opened:
-        plan = _plan_in(opened, model, config or SegmentConfig(), restart)
+        plan = _plan_in(opened, model, _shared(config or SegmentConfig(), cluster), restart)
         image = opened.image
-    yield from _follow(plan, restart, control or Control(), image)
+    yield from _follow(plan, image, restart=restart, control=control, cluster=cluster)
 
 
 def resume_run(session: Path, run: str, *, control: Control | None = None) -> Iterator[Progress]:
@@ -113,7 +144,24 @@ def resume_run(session: Path, run: str, *, control: Control | None = None) -> It
         raise InputError(
             f"The plan of run {run} cannot be read by this version ({error}). Begin another run."
         ) from error
-    yield from _follow(replace(plan, destination=str(path)), False, control or Control(), image)
+    yield from _follow(replace(plan, destination=str(path)), image, control=control)
+
+
+def forecast_session(session: Path, model: Path, config: SegmentConfig | None = None) -> Iterator[Progress]:
+    """Say what segmenting a session's image would take; nothing is begun.
+
+    Yields
+    ------
+    Progress
+        Once, with the forecast as a message and, by name, as a result.
+    """
+    with Session.open(session, read_only=True) as opened:
+        config = replace(config or SegmentConfig(), level=opened.level)
+        plan, image = make_plan(model, opened.image, opened.path, config), opened.image
+    expected = forecast(plan, image)
+    result = {**asdict(expected), "tile": list(plan.core), "arithmetic": str(plan.arithmetic)}
+    message = table(plan, expected)
+    yield Progress(stage="forecast", done=1, total=1, message=message, result=result)
 
 
 def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool) -> Plan:
@@ -143,44 +191,60 @@ def _unfinished(session: Session) -> list[Path]:
     return [path for path in begun if not read_run_card(path)["finished"]]
 
 
-def _follow(plan: Plan, restart: bool, control: Control, image: Volume | None = None) -> Iterator[Progress]:
-    """Do a plan, telling each block and the time left, then what it came to."""
-    began = time.monotonic()
-    for step in in_process(plan, control, restart=restart, image=image):
-        fresh = step.done - step.resumed
+def _shared(config: SegmentConfig, cluster: Cluster | None) -> SegmentConfig:
+    """Let workers of this machine share its threads, unless somebody chose a number."""
+    if cluster is None or cluster.workers is None or config.threads is not None:
+        return config
+    return replace(config, threads=max((os.cpu_count() or 1) // cluster.workers, 1))
+
+
+def _follow(
+    plan: Plan,
+    image: Volume,
+    *,
+    restart: bool = False,
+    control: Control | None = None,
+    cluster: Cluster | None = None,
+) -> Iterator[Progress]:
+    """Do a plan: say what it will take, tell each block and the time left, then what it came to."""
+    expected, began = _expected(plan, image, restart), time.monotonic()
+    yield Progress(stage="forecast", done=1, total=1, message=table(plan, expected))
+    for step in _execute(plan, image, restart, control or Control(), cluster):
+        if step.block is None:
+            note_on_run_card(Path(plan.destination), forecast=asdict(expected))
+        fresh = step.done + step.failed - step.resumed
         pace = (time.monotonic() - began) / fresh if fresh else None
-        left = None if pace is None else pace * (step.total - step.done)
+        left = None if pace is None else pace * (step.total - step.done - step.failed)
         yield Progress(
             stage="segment",
             done=step.done,
             total=step.total,
-            box=step.box,
+            box=None if step.reason else step.box,
             seconds_left=left,
-            message="" if step.block else f"into {plan.destination}",
+            message=said_of(step, plan),
         )
-    result = _result(plan, time.monotonic() - began, step)
-    yield Progress(stage="segment", done=step.done, total=step.total, result=result)
+    result = result_of(plan, expected, time.monotonic() - began, step)
+    note_on_run_card(Path(plan.destination), measured=result)
+    yield Progress(stage="segment", done=step.done, total=step.total, result=result, message=ending(result))
 
 
-def _result(plan: Plan, seconds: float, last: RunStep) -> dict[str, Any]:
-    halo = plan.stages[-1].reads[0].halo
-    share = (last.done - last.resumed) / last.total
-    return {
-        "voxels": plan.region.size,
-        "tiles": last.total,
-        "tiles_done": last.done,
-        "tiles_skipped": 0,
-        "seconds": seconds,
-        "voxels_per_second": plan.region.size * share / seconds,
-        "tile": list(plan.core),
-        "halo": [max(sides) for sides in zip(halo.low, halo.high, strict=True)],
-        "halo_exact": plan.exact,
-        "device": plan.device,
-        "precision": plan.precision,
-        "forecast_memory_gib": None,
-        "peak_memory_gib": peak_device_gib(plan.device),
-        "peak_rss_gib": peak_rss_gib(),
-        "out_of_memory_retries": 0,
-        "resumed": last.resumed > 0,
-        "labels": plan.destination,
-    }
+def _expected(plan: Plan, image: Volume, restart: bool) -> Forecast:
+    """Return the forecast that a run began with, or make one and see that there is room."""
+    destination = Path(plan.destination)
+    if has_run_card(destination) and not restart and (row := read_run_card(destination).get("forecast")):
+        return Forecast(**row)
+    expected = forecast(plan, image)
+    check_disk(plan, expected)
+    return expected
+
+
+def _execute(
+    plan: Plan, image: Volume, restart: bool, control: Control, cluster: Cluster | None
+) -> Iterator[RunStep]:
+    if cluster is None:
+        return in_process(plan, control, restart=restart, image=image)
+    from napari_memseg.inference.cluster import on_cluster
+
+    return on_cluster(
+        plan, control, restart=restart, scheduler=cluster.scheduler, workers=cluster.workers, image=image
+    )

@@ -22,9 +22,10 @@ import torch
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
+from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
-from napari_memseg.inference.plan import SegmentConfig, make_plan
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoint

@@ -1,0 +1,195 @@
+"""Choose for a run what only a measurement can tell: arithmetic, tile and batch.
+
+Overlap is the largest cost, and larger tiles have less of it; so the tile is taken that
+runs the fewest voxels, as far as memory and a person's patience go. What a voxel costs is measured
+on a small tile first::
+
+    scout tile ──> seconds, bytes per voxel, in each arithmetic ──> the fastest that agrees
+               └──> the tile that minimises R, within memory and seconds ──> batch, on a GPU
+
+R is the number of voxels that are run, per voxel of the region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_memseg.errors import DeviceMemoryError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.inference.arithmetic import Arithmetic, candidates
+from napari_memseg.inference.heap import free_bytes, resident_bytes
+from napari_memseg.inference.probe import Prober, machine_of, scout
+from napari_memseg.inference.tiling import box_around
+from napari_memseg.io.volume import CACHE_BYTES
+
+if TYPE_CHECKING:
+    from napari_memseg.inference.draft import Draft
+    from napari_memseg.inference.plan import Plan
+    from napari_memseg.inference.probe import Probe
+    from napari_memseg.io.volume import Volume
+
+GIB = 2**30
+SCOUT = 96
+"""Edge of the tile that is measured first, in voxels; smaller ones run by other kernels."""
+WORTH = 10
+"""Other arithmetics are measured if the run has so many times the voxels of the first measurement."""
+FASTER = 0.9
+"""Share of the time that another arithmetic must not exceed."""
+AGREES = 0.999
+"""Share of a tile's labels that another arithmetic must leave as they are."""
+PATIENCE = {"cpu": 4.0, "cuda": 1.0}
+"""Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
+SHARE = {"cpu": 0.5, "cuda": 0.85}
+"""Of the memory that is free."""
+MARGIN = 1.1
+"""What is forecast for another tile than the measured one is taken so many times."""
+FEW = 8
+"""Cores of 1, 2, ... so many units are considered, and those that cut an axis in 1, 2, ... twice as many."""
+BRICKS = 2**28
+"""Raw voxels of the image that a GPU keeps, in bytes."""
+
+
+def fit(draft: Draft, image: Volume) -> Plan:
+    """Return a plan with tile, batch and arithmetic that suit this network on this machine.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If no tile fits, or not the one that is asked for.
+    """
+    prober, config, usual = Prober(image), draft.config, draft.plan()
+    first = prober(scout(usual, SCOUT))
+    arithmetic = _fastest(prober, usual, config.precision, first)
+    probe = prober(scout(usual.computing(arithmetic), SCOUT))
+    core = _best_core(draft, arithmetic, probe) if config.tile is None else draft.core
+    plan = draft.plan(core=core, arithmetic=arithmetic, batch=config.batch or 1)
+    _check_room(draft, plan, probe)
+    return plan if config.batch or plan.device == "cpu" else _batched(draft, prober, plan)
+
+
+def _fastest(prober: Prober, usual: Plan, wanted: str, first: Probe) -> Arithmetic:
+    """Return the arithmetic that takes the least time and leaves the labels, or the usual one."""
+    tried, key = candidates(wanted, usual.device), f"arithmetic {machine_of(usual)} {wanted}"
+    known = prober.cache.get(key)
+    if known is not None:
+        return Arithmetic(**known)
+    if len(tried) == 1 or usual.region.size < WORTH * first.voxels:
+        return usual.arithmetic
+    costs = {a: prober(scout(usual.computing(a), SCOUT), labels=True) for a in tried}
+    reference = costs[tried[0]]
+    fitting = [a for a in tried[1:] if _agree(costs[a], reference)]
+    best = min(fitting, key=lambda a: costs[a].seconds, default=tried[0])
+    best = best if costs[best].seconds < FASTER * reference.seconds else tried[0]
+    prober.cache.put(key, asdict(best))
+    return best
+
+
+def _agree(one: Probe, other: Probe) -> bool:
+    if one.labels is None or other.labels is None:
+        return True
+    return float(np.mean(one.labels == other.labels)) >= AGREES
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One way to cut an axis."""
+
+    core: int
+    box: int
+    """Longest box, in voxels."""
+    run: int
+    """Voxels that are run, all boxes together."""
+
+
+def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
+    """Return the core with the least overlap that memory and patience allow."""
+    usual = draft.plan(arithmetic=arithmetic)
+    if probe.bytes is None:
+        return usual.core
+    room = _room(usual, draft.config.max_memory_gib) / MARGIN
+    kind = usual.device.partition(":")[0]
+    most = min(room * probe.voxels / probe.bytes, PATIENCE[kind] * probe.voxels / probe.seconds)
+    ways = list(product(*(_ways(usual, axis, draft.unit) for axis in range(3))))
+    sizes = {way: prod(axis.box for axis in way) for way in ways}
+    fitting = [way for way in ways if sizes[way] <= most]
+    if not fitting:
+        smallest = min(ways, key=lambda way: sizes[way])
+        _refuse_if_too_large(usual, sizes[smallest], room, probe)
+        fitting = [smallest]
+
+    def cost(way: tuple[_Axis, ...]) -> tuple[float, int]:
+        return round(prod(axis.run for axis in way) / usual.region.size, 2), sizes[way]
+
+    best = min(fitting, key=cost)
+    return zyx(axis.core for axis in best)
+
+
+def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
+    """Return the ways to cut one axis of a region into 1, 2, 3, ... cores of whole units."""
+    a, b, step = plan.region.start[axis], plan.region.stop[axis], unit[axis]
+    units = -(-b // step)
+    cores = {min(n, units) * step for n in range(1, FEW + 1)} | {
+        -(-units // n) * step for n in range(1, 2 * FEW)
+    }
+    found = []
+    for core in sorted(cores):
+        starts = range(a // core * core, b, core)
+        boxes = [_length(plan, axis, start, core) for start in starts]
+        found.append(_Axis(core, max(boxes), sum(boxes)))
+    return found
+
+
+def _length(plan: Plan, axis: int, start: int, core: int) -> int:
+    """Return the length of the box of the last stage along one axis."""
+    stage = plan.stages[-1]
+    starts, cores = [0, 0, 0], list(plan.core)
+    starts[axis], cores[axis] = start, core
+    halo = stage.reads[0].halo
+    box = box_around(zyx(starts), plan.shape, zyx(cores), halo, stage.multiple)
+    return box.shape[axis]
+
+
+def _room(plan: Plan, most_gib: float | None) -> float:
+    """Return the bytes that tiles may take on the device."""
+    if plan.device.startswith("cuda"):
+        free = SHARE["cuda"] * torch.cuda.mem_get_info(plan.device)[0]
+        return max(min(free, most_gib * GIB if most_gib else free) - BRICKS, 0)
+    free = SHARE["cpu"] * free_bytes()
+    if most_gib is None:
+        return free
+    return max(min(free, most_gib * GIB - resident_bytes() - CACHE_BYTES), 0)
+
+
+def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
+    """Refuse a tile that was asked for and does not fit."""
+    if draft.config.tile is None or probe.bytes is None:
+        return
+    voxels = prod(_length(plan, axis, plan.core[axis], plan.core[axis]) for axis in range(3)) * plan.batch
+    room = _room(plan, draft.config.max_memory_gib)
+    room = room if draft.config.max_memory_gib else room / SHARE[plan.device.partition(":")[0]]
+    _refuse_if_too_large(plan, voxels, room, probe)
+
+
+def _refuse_if_too_large(plan: Plan, voxels: int, room: float, probe: Probe) -> None:
+    need = voxels * (probe.bytes or 0) / probe.voxels
+    if need > room:
+        raise DeviceMemoryError(
+            f"A tile of {plan.core} voxels with its halo needs about {need / GIB:.1f} GiB, but "
+            f"{room / GIB:.1f} GiB may be taken on {plan.device}. Leave --tile unset, take a smaller --halo, "
+            "allow more with --max-memory, or work at a coarser --level."
+        )
+
+
+def _batched(draft: Draft, prober: Prober, plan: Plan) -> Plan:
+    """Return a plan that computes two tiles at once, where this is faster and fits."""
+    one = prober(plan)
+    if one.bytes is None or 2 * MARGIN * one.bytes > _room(plan, draft.config.max_memory_gib):
+        return plan
+    twice = draft.plan(core=plan.core, arithmetic=plan.arithmetic, batch=2)
+    return twice if prober(twice).seconds < 2 * FASTER * one.seconds else plan

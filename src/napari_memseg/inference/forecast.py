@@ -1,0 +1,141 @@
+"""What a run will cost, said before it begins.
+
+From what one tile costs (``probe.py``), where it can be at the run's own size::
+
+    memory   of a tile, and of what stands ready beside it: decoded chunks, tiles read ahead
+    disk     labels as they compress on that tile, and what earlier stages keep
+    time     of a tile, times the tiles
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import ceil_div
+from napari_memseg.inference.heap import resident_bytes
+from napari_memseg.inference.probe import Probe, Prober, scout
+from napari_memseg.io.volume import CACHE, CACHE_BYTES
+
+if TYPE_CHECKING:
+    from napari_memseg.inference.plan import Plan
+    from napari_memseg.io.volume import Volume
+
+GIB = 2**30
+OWN_TILE = 20
+"""Tiles from which on one of the run's own size is measured; for fewer, a smaller one tells."""
+SCOUT = 48
+"""Edge of that smaller one, where nothing is known of this model yet."""
+IN_FLIGHT = 3
+"""Tiles that are read ahead or wait to be written."""
+FILE_BYTES = 4096
+"""The least that a stored chunk takes on disk."""
+BRICK_BYTES = 2**28
+"""Raw voxels of the image that a GPU keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a run will take."""
+
+    tiles: int
+    """Of the last stage."""
+    redundancy: float
+    """Voxels that are run, per voxel of the region."""
+    seconds: float
+    memory_gib: float | None
+    """Of the device: a GPU's, or else the host's for this whole process; None where it cannot be told."""
+    host_gib: float | None
+    """Of the host, for this whole process."""
+    disk_gib: float
+
+
+def forecast(plan: Plan, image: Volume) -> Forecast:
+    """Say what a run will take.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is to be run.
+    image : Volume
+        Of the plan.
+    """
+    stage = plan.stages[-1]
+    tiles = prod(plan.region.coarsen(plan.core).shape)
+    probe, voxels = _tile(plan, image, tiles), _box_voxels(plan)
+    ahead = IN_FLIGHT * plan.batch * voxels * image.dtype.itemsize
+    image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
+    cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
+    host = resident_bytes() + cached + ahead + (probe.bytes or 0 if plan.device == "cpu" else 0)
+    device = None if probe.bytes is None else probe.bytes + min(BRICK_BYTES, image_bytes) + ahead
+    own = plan.device == "cpu"
+    return Forecast(
+        tiles=tiles,
+        redundancy=voxels * tiles / plan.region.size if not stage.whole else 1.0,
+        seconds=tiles * (probe.seconds / plan.batch + probe.read_seconds * _fresh(plan, voxels)),
+        memory_gib=host / GIB if own and probe.bytes else device / GIB if device and not own else None,
+        host_gib=host / GIB if not own or probe.bytes else None,
+        disk_gib=_disk_bytes(plan, probe) / GIB,
+    )
+
+
+def check_disk(plan: Plan, expected: Forecast) -> None:
+    """Refuse a run for which there is no room.
+
+    Raises
+    ------
+    InputError
+        If less is free than is forecast.
+    """
+    folder = next(p for p in Path(plan.destination).absolute().parents if p.is_dir())
+    disk = shutil.disk_usage(folder)
+    free = disk.free / GIB
+    if disk.total and expected.disk_gib > free:  # a place that has no size is no disk: writing will tell
+        raise InputError(
+            f"The labels need about {expected.disk_gib:.1f} GiB, and {free:.1f} GiB are free at {folder}. "
+            "Free some room, choose another disk, or segment a --box or a coarser --level."
+        )
+
+
+def _tile(plan: Plan, image: Volume, tiles: int) -> Probe:
+    """Return what a tile of this plan costs: remembered, measured, or scaled from another tile."""
+    prober = Prober(image)
+    if (known := prober.known(plan)) is not None:
+        return known
+    if tiles >= OWN_TILE or plan.device.startswith("cuda"):
+        return prober(plan)
+    rate = prober.rate(plan) or prober(scout(plan, SCOUT))
+    times = _box_voxels(plan) * plan.batch / rate.voxels * len([s for s in plan.stages if not s.whole])
+    return Probe(
+        seconds=rate.seconds * times,
+        read_seconds=rate.read_seconds * times,
+        bytes=None if rate.bytes is None else int(rate.bytes * times),
+        voxels=int(rate.voxels * times),
+        stored=rate.stored,
+    )
+
+
+def _box_voxels(plan: Plan) -> int:
+    """Return the voxels of a regular box of the last stage."""
+    stage = plan.stages[-1]
+    return stage.box(stage.reads[0], plan.core, plan.core, plan.shape).refine(stage.reads[0].factor).size
+
+
+def _fresh(plan: Plan, voxels: int) -> float:
+    """Return the share of a box that no neighbour has decoded before."""
+    return min(prod(plan.core) / voxels, 1.0)
+
+
+def _disk_bytes(plan: Plan, probe: Probe) -> float:
+    chunks = prod(ceil_div(plan.region.shape, plan.chunk))
+    labels = max(plan.region.size * probe.stored, chunks * FILE_BYTES * 8 / 7) * (2 if plan.confidence else 1)
+    kept = sum(
+        prod(array.shape(plan.shape)) * (2 if array.dtype.endswith("16") else 4)
+        for stage in plan.stages
+        for array in stage.writes
+    )
+    return labels * plan.segments + kept

@@ -1,0 +1,185 @@
+"""Where memory does not suffice, go on with less of it: a ladder that a run climbs down.
+
+A batch is taken apart, then a tile is computed in halves, and halves of those; on the
+last rung a GPU's work is done by the CPU. What did not fit once is not tried again::
+
+    batch of 4 ──> 4 x 1 ──> core 128 ──> 2 x (64, 128, 128) ──> ... ──> CPU ──> the block failed
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from napari_memseg.errors import DeviceLostError, DeviceMemoryError
+from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.inference.network import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.inference.control import Control
+    from napari_memseg.inference.plan import Plan
+    from napari_memseg.inference.tensors import Reader, Sample
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+"""How those say it that raise a plain RuntimeError."""
+LOST = ("unspecified launch failure", "device-side assert", "gpu is lost", "has fallen off the bus",
+        "illegal memory access", "ecc error", "driver shutting down")  # fmt: skip
+"""How CUDA says that nothing more can be computed in this process."""
+
+_log = logging.getLogger(__name__)
+
+
+class Result(Protocol):
+    """What a stage made of one sample."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return it on the host, by name."""
+
+
+class Ladder:
+    """Compute samples in the memory that there is.
+
+    Attributes
+    ----------
+    retries : int
+        How often memory did not suffice.
+    """
+
+    def __init__(self, plan: Plan, reader: Reader, network: Network, control: Control | None = None) -> None:
+        self._plan, self._reader, self._network, self._control = plan, reader, network, control
+        self._on_cpu: Network | None = None
+        self._batch = plan.batch
+        self._largest = plan.core
+        self.retries = 0
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a run card says of it: how often, and how small batch and tile became."""
+        at_last = {"batch": self._batch, "tile": list(self._largest), "cpu": self._on_cpu is not None}
+        return {"retries": self.retries} | (at_last if self.retries else {})
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Result]:
+        """Return what a stage makes of each sample.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If even the smallest piece does not fit.
+        DeviceLostError
+            If the device is gone.
+        """
+        if self._fits(samples):
+            try:
+                return list(self._network(samples, 1 if samples[0].stage.whole else self._batch))
+            except (RuntimeError, MemoryError) as error:
+                _raise_unless_memory(error)
+            self._step_down(samples)
+        return self._in_parts(samples)
+
+    def _fits(self, samples: Sequence[Sample]) -> bool:
+        first = samples[0]
+        return len(samples) <= self._batch and (first.stage.whole or _holds(self._largest, first.core.shape))
+
+    def _step_down(self, samples: Sequence[Sample]) -> None:
+        """Remember what did not fit, and free what the device keeps for later."""
+        self.retries += 1
+        if self._network.device.type == "cuda":
+            torch.cuda.empty_cache()
+        first = samples[0]
+        if len(samples) > 1 or self._batch > 1:
+            self._batch = max(len(samples) // 2, 1)
+        elif pieces := self._halves(first):
+            self._largest = pieces[0].shape
+        _log.warning(
+            "Memory did not suffice for %s tiles of %s: going on with less", len(samples), first.core
+        )
+
+    def _in_parts(self, samples: Sequence[Sample]) -> list[Result]:
+        if len(samples) > 1:
+            groups = range(0, len(samples), self._batch)
+            return [made for n in groups for made in self(samples[n : n + self._batch])]
+        (sample,) = samples
+        pieces = self._halves(sample)
+        if not pieces:
+            return [self._last_resort(sample)]
+        return [Whole(sample, [self._piece(sample, piece) for piece in pieces])]
+
+    def _piece(self, sample: Sample, core: Box) -> tuple[Box, Result]:
+        (made,) = self([self._reader.sample(sample.stage, core)])
+        return core & sample.stage.region, made
+
+    def _halves(self, sample: Sample) -> list[Box]:
+        """Return two halves of a core along its longest axis; none if the network takes no smaller one."""
+        return [] if sample.stage.whole else halves(sample.core, self._plan.step)
+
+    def _last_resort(self, sample: Sample) -> Result:
+        if self._plan.device == "cpu":
+            raise DeviceMemoryError(
+                f"The host's memory does not suffice for a tile of {sample.core.shape} voxels, the smallest "
+                "that this network takes. Close other programs, or work at a coarser level: --level."
+            )
+        self._on_cpu = self._on_cpu or Network(self._plan, device="cpu", control=self._control)
+        core = self._reader.on_host().sample(sample.stage, sample.core)
+        return self._on_cpu([core])[0]
+
+
+class Whole:
+    """What a stage made of one sample, in pieces."""
+
+    def __init__(self, sample: Sample, pieces: Sequence[tuple[Box, Result]]) -> None:
+        self._sample, self._pieces = sample, pieces
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the pieces put together; see ``Made.arrays``."""
+        parts = [(box, made.arrays()) for box, made in self._pieces if not box.is_empty]
+        factors = {array.name: array.factor for array in self._sample.stage.writes}
+        box = self._sample.written
+        return {name: _joined(name, parts, box, factors.get(name, (1, 1, 1))) for name in parts[0][1]}
+
+
+def halves(core: Box, step: Zyx) -> list[Box]:
+    """Cut a box in two, on a multiple of ``step`` along its longest axis; none if it is one step long."""
+    counts = [n // s for n, s in zip(core.shape, step, strict=True)]
+    axis = max(range(3), key=lambda a: (counts[a] > 1, core.shape[a]))
+    if counts[axis] < 2:
+        return []
+    cut = list(core.shape)
+    cut[axis] = -(-counts[axis] // 2) * step[axis]
+    first = Box.at(core.start, zyx(cut))
+    second = list(core.start)
+    second[axis] = first.stop[axis]
+    return [first, Box(zyx(second), core.stop)]
+
+
+def _holds(larger: Zyx, shape: Zyx) -> bool:
+    return all(n <= most for n, most in zip(shape, larger, strict=True))
+
+
+def _joined(name: str, parts: Sequence[tuple[Box, dict[str, NDArray[Any]]]], box: Box, factor: Zyx) -> Any:
+    whole = box.coarsen(factor)
+    first = parts[0][1][name]
+    joined = np.empty((*first.shape[:-3], *whole.shape), first.dtype)
+    for at, arrays in parts:
+        inner = at.coarsen(factor).relative_to(whole.start)
+        joined[(..., *inner.slices)] = arrays[name]
+    return joined
+
+
+def _raise_unless_memory(error: Exception) -> None:
+    """Let every error rise that is not about memory, by the name of what it means."""
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in OUT_OF_MEMORY):
+        return
+    if any(part in text for part in LOST):
+        raise DeviceLostError(
+            f"The GPU can no longer be used by this process ({text[:200]}). What is finished is kept: start "
+            "the same again to go on from there, or with --device cpu in another destination."
+        ) from error
+    raise error

@@ -1,0 +1,84 @@
+"""What is said of a run: beforehand what it will take, then each block, at last what it came to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_memseg.workflows.resources import peak_device_gib, peak_rss_gib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_memseg.inference.executors import RunStep
+    from napari_memseg.inference.forecast import Forecast
+    from napari_memseg.inference.plan import Plan
+
+
+def said_of(step: RunStep, plan: Plan) -> str:
+    """Say where a run lies when it begins, and why a block failed."""
+    if step.block is None:
+        return f"into {plan.destination}"
+    return f"failed at {step.box}: {step.reason}" if step.reason else ""
+
+
+def ending(result: Mapping[str, Any]) -> str:
+    """Say that not all of a run succeeded."""
+    failed = result["tiles_failed"]
+    return f"done with {failed} failure{'s' * (failed > 1)}" if failed else ""
+
+
+def table(plan: Plan, expected: Forecast) -> str:
+    """Return a forecast as lines for people."""
+    z, y, x = plan.core
+    rows = {
+        "tiles": f"{expected.tiles} of {z} x {y} x {x} voxels, {plan.batch} at a time, on {plan.device}",
+        "arithmetic": str(plan.arithmetic),
+        "overlap": f"{expected.redundancy:.2f} voxels computed per voxel",
+        "memory": _gib(expected.memory_gib),
+        "disk": _gib(expected.disk_gib),
+        "time": _minutes(expected.seconds),
+    }
+    return "\n".join(["", *(f"  {name:<11} {text}" for name, text in rows.items())])
+
+
+def _gib(size: float | None) -> str:
+    return "unknown here" if size is None else f"about {size:.2g} GiB"
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
+
+
+def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> dict[str, Any]:
+    """Return what a run came to, in the words that scripts rely on."""
+    halo = plan.stages[-1].reads[0].halo
+    share = (last.done - last.resumed) / last.total
+    on_gpu = plan.device.startswith("cuda")
+    return {
+        "voxels": plan.region.size,
+        "tiles": last.total,
+        "tiles_done": last.done,
+        "tiles_skipped": last.skipped,
+        "tiles_failed": last.failed,
+        "seconds": seconds,
+        "voxels_per_second": plan.region.size * share / seconds,
+        "tile": list(plan.core),
+        "batch": plan.batch,
+        "halo": [max(sides) for sides in zip(halo.low, halo.high, strict=True)],
+        "halo_exact": plan.exact,
+        "redundancy": expected.redundancy,
+        "device": plan.device,
+        "precision": plan.precision,
+        "layout": plan.layout,
+        "forecast_memory_gib": expected.memory_gib,
+        "forecast_seconds": expected.seconds,
+        "forecast_disk_gib": expected.disk_gib,
+        "peak_memory_gib": peak_device_gib(plan.device) if on_gpu else peak_rss_gib(),
+        "peak_rss_gib": peak_rss_gib(),
+        "out_of_memory_retries": last.memory.get("retries", 0),
+        "resumed": last.resumed > 0,
+        "labels": plan.destination,
+    }
