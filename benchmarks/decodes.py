@@ -17,8 +17,8 @@ import numpy as np
 
 from napari_memseg.geometry import Zyx, ceil_div, cells, zyx
 from napari_memseg.inference.config import SegmentConfig
-from napari_memseg.inference.pencils import pencil_width, visiting_key
 from napari_memseg.inference.draft import make_plan
+from napari_memseg.inference.pencils import pencil_width, visiting_key
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.io.volume import ChunkCache, Volume
 from napari_memseg.models.checkpoint import Card, save_checkpoint

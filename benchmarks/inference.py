@@ -1,19 +1,22 @@
 """Our engine beside those that people use today: time, memory, and equal labels.
 
-    python benchmarks/inference.py WORK --edge 288 --net unet3d --tile 96 --rounds 3
+    python benchmarks/inference.py WORK --edge 288 --net unet3d --tile 96 --threads 1
     python benchmarks/inference.py WORK --edge 480 --net null --tile 64 --threads 1
-    python benchmarks/inference.py WORK --shape 1072 480 480 --net plain --tile 192 --device cuda
+    python benchmarks/inference.py WORK --shape 1072 470 470 --net plain --tile 256 --device cuda
 
-All segment the same synthetic volume on disk with the same network, tile and overlap into
-chunks of the same size; each run is a process of its own, and in every round all of them
-run, the floor first (``peers/floor.py``). Ours runs by its public call. In WORK the volume,
-the networks and the reference labels are kept; the runs (JSON lines), the table and the
-plot are written to --out, where runs of an earlier call are added to, not replaced.
+All segment the same synthetic volume on disk with the same network, tile and overlap into chunks of the same
+size; each run is a process of its own, and in every round all of them run, the floor first
+(``peers/floor.py``). Ours runs by its public call. In WORK the volume, the networks and the reference labels
+are kept; the runs (JSON lines), the table and the plot are written to --out, where the runs of an earlier
+call are added to, not replaced.
 
-With --peer-arithmetic and --keep-heap peers and floor are given the levers that ours pulls by
-itself, which leaves the engines to differ. CPU seconds, with --threads 1, are the figure to trust on a
-shared machine. Needs ``benchmarks/requirements.txt`` and Linux. A round of 288^3 takes
-about ten minutes on 2 cores with all engines, one of 480^3 an hour; on a GPU minutes.
+With --peer-arithmetic fast --keep-heap peers and floor are given the levers that ours pulls by itself, which
+leaves the engines to differ. Ours measures tiles before it begins, anew in each run; with --keep-probes it
+remembers, as it does for a person's second run. CPU seconds with --threads 1 are the figures to trust on a
+shared machine.
+
+Needs ``benchmarks/requirements.txt`` and Linux. With all engines a round of 288^3 takes five to ten minutes
+on 2 cores, one of 480^3 five times that, the first one longer; on a GPU minutes.
 """
 
 import argparse
@@ -82,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda or cuda:1")
     add("--peer-arithmetic", choices=KINDS, default="float32")
     add("--keep-heap", action="store_true", help="for peers and floor too; ours does so by itself")
+    add("--keep-probes", action="store_true", help="let runs of ours remember what earlier ones measured")
     add("--set", nargs=2, action="append", default=[], metavar=("NAME", "JSON"), help="a setting of ours")
     add("--no-reference", action="store_true", help="do not compare labels with a whole-volume pass")
     add("--timeout", type=float, default=3600, help="seconds of one run")
@@ -89,20 +93,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepared(asked: argparse.Namespace) -> Job:
-    """Make what all runs share, and check that all engines can run as many tiles."""
+    """Make what all runs share, and check that all engines can run the same tiles."""
     shape = tuple(asked.shape or [asked.edge] * 3)
     overlap = asked.tile * asked.overlap
     core = asked.tile - round(overlap)
     network = checkpoint(asked.work, asked.net, asked.steps)
     multiple = load_checkpoint(network)[0].stages[0].multiple[0]
-    lengths = {"tile": asked.tile, "half the overlap": overlap / 2, **dict(zip("zyx", shape, strict=True))}
+    lengths = {"tile": asked.tile, "half the overlap": overlap / 2}
     if wrong := [name for name, length in lengths.items() if length % multiple]:
         raise SystemExit(
             f"{asked.net} needs multiples of {multiple}: change {', '.join(wrong)} of {lengths}."
         )
     if uneven := [n for n in shape if n < asked.tile or ceil(n / core) != ceil((n - asked.tile) / core) + 1]:
-        raise SystemExit(
-            f"Of {uneven} voxels peers that crop need more tiles than others: change edge or tile."
+        print(
+            f"Along {uneven} voxels those that crop need more tiles than those that blend.", file=sys.stderr
         )
     image, truth = volume.make(asked.work, shape, asked.chunk or core)
     reference = None
@@ -136,7 +140,7 @@ def _rounds(job: Job, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for name in floor + others[shift:] + others[:shift]:
             with tempfile.TemporaryDirectory(dir=asked.work) as scratch:
                 this = replace(job, engine=name, scratch=str(Path(scratch).absolute()))
-                row = _run(this, asked.timeout)
+                row = _run(this, asked.timeout, asked.work.absolute() if asked.keep_probes else None)
             if row is not None:
                 print(f"round {number} {name}: {_line(row)}", file=sys.stderr, flush=True)
                 yield {"round": number, **_kind(job), **row}
@@ -152,16 +156,16 @@ def _kind(job: Job) -> dict[str, Any]:
     return {"threads_asked": job.threads, **{name: getattr(job, name) for name in names}}
 
 
-def _run(job: Job, timeout: float) -> dict[str, Any] | None:
+def _run(job: Job, timeout: float, cache: Path | None) -> dict[str, Any] | None:
     """Run one engine in a process of its own; None if it fails, which is told."""
     ask, answer = (Path(job.scratch) / name for name in ("job.json", "row.json"))
     ask.write_text(json.dumps(asdict(job)))
     call = [sys.executable, "-m", "peers.run", str(ask), str(answer)]
-    passive = {"OMP_WAIT_POLICY": "PASSIVE"} if job.engine.startswith("ours") or job.heap else {}
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache or job.scratch)}
+    if job.engine.startswith("ours") or job.heap:
+        env["OMP_WAIT_POLICY"] = "PASSIVE"
     try:
-        done = subprocess.run(
-            call, cwd=HERE, env={**os.environ, **passive}, capture_output=True, text=True, timeout=timeout
-        )
+        done = subprocess.run(call, cwd=HERE, env=env, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         print(f"{job.engine}: not done after {timeout:g} s", file=sys.stderr, flush=True)
         return None

@@ -4,15 +4,11 @@ Linux keeps the peak of resident memory in ``/proc``; the one of ``getrusage`` w
 with that of the parent.
 """
 
-import ctypes
 import os
 import re
 import time
 from pathlib import Path
 from typing import Any, Self
-
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-"""Of glibc's malloc.h."""
 
 
 class Stopwatch:
@@ -46,18 +42,6 @@ def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "benchmarks need Linux"
     return int(found[1]) * 1024
-
-
-def keep_heap() -> None:
-    """Let glibc keep freed memory: no mapping per tensor, no trimming, one arena for all threads."""
-    try:
-        from napari_memseg.inference.heap import keep_heap as ours
-    except ImportError:
-        libc = ctypes.CDLL(None)
-        for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_ARENA_MAX, 1)):
-            libc.mallopt(name, value)
-    else:
-        ours()
 
 
 def machine() -> dict[str, Any]:

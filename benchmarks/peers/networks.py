@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_memseg.geometry import Zyx
 from napari_memseg.models.blocks import trace_double_conv
@@ -30,11 +31,13 @@ from peers.volume import GREY, HIGH, LOW, classes_of_slice, grey_of_slice, norma
 
 NAMES = {"null": ("bench-null", 4), "unet3d": ("bench-unet3d", 4), "plain": ("unet3d", 3)}
 """By the name on the command line: architecture and number of classes."""
-PATCH, SCENE = 48, 144
-"""Edges of what a step of training sees, and of the volume it is cut from."""
-LEARNING_RATE = 3e-3
+PATCH, BATCH, SCENE = 32, 4, 144
+"""Edge of what a step of training sees, how many of them, and the edge of the volume they are cut from."""
+RAREST = 0.01
+"""Share of a patch that every class has at least."""
+LEARNING_RATE = 5e-3
 CALIBRATION = 8
-"""Patches that the batch norms' statistics are of."""
+"""Batches that the batch norms' statistics are of."""
 
 
 @register
@@ -72,7 +75,7 @@ class Null(PlainModel):
 
 @register
 class BenchUNet(PlainModel):
-    """A U-Net of three levels as many write it; sizes must be multiples of four."""
+    """A U-Net of three levels as many write it."""
 
     architecture: ClassVar[str] = "bench-unet3d"
     title: ClassVar[str] = "U-Net of the benchmarks, three levels"
@@ -104,8 +107,8 @@ class BenchUNet(PlainModel):
         e0 = self.enc0(image)
         e1 = self.enc1(self.pool(e0))
         e2 = self.enc2(self.pool(e1))
-        d1 = self.dec1(torch.cat([self.up1(e2), e1], 1))
-        scores: Tensor = self.head(self.dec0(torch.cat([self.up0(d1), e0], 1)))
+        d1 = self.dec1(_join(self.up1(e2), e1))
+        scores: Tensor = self.head(self.dec0(_join(self.up0(d1), e0)))
         return scores
 
     def trace(self, line: L) -> L:
@@ -123,6 +126,14 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
         convolution = nn.Conv3d(channels, channels_out, 3, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm3d(channels_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def _join(x: Tensor, skip: Tensor) -> Tensor:
+    """Replicate the last plane where an odd size was halved, and put both side by side."""
+    missing = [
+        end for n, have in zip(skip.shape[:1:-1], x.shape[:1:-1], strict=True) for end in (0, n - have)
+    ]
+    return torch.cat([F.pad(x, missing, mode="replicate") if any(missing) else x, skip], 1)
 
 
 def checkpoint(folder: Path, name: str, steps: int) -> Path:
@@ -152,12 +163,12 @@ def _nearest_grey(model: Null) -> None:
 
 
 def _learn(model: Any, steps: int) -> None:
-    """Learn the classes of small cut-outs, then give the batch norms the statistics of what they see."""
+    """Learn the classes of small cut-outs, then give the batch norms the statistics of such."""
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    patches = _patches(len(model.classes))
+    batches = _batches(len(model.classes))
     model.train()
     for _ in range(steps):
-        image, truth = next(patches)
+        image, truth = next(batches)
         masked_dice_ce(model(image), truth).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -167,19 +178,25 @@ def _learn(model: Any, steps: int) -> None:
             module.momentum = None  # an even mean over all that follows
     with torch.no_grad():
         for _ in range(CALIBRATION):
-            model(next(patches)[0])
+            model(next(batches)[0])
 
 
-def _patches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an image (1, 1, z, y, x) and its classes (1, z, y, x), drawn from all over a small volume."""
+def _batches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (N, 1, z, y, x) and classes (N, z, y, x), cut where a small volume has every class."""
     shape = (SCENE,) * 3
     truth = np.stack([classes_of_slice(z, shape) for z in range(SCENE)])
-    grey = np.stack([grey_of_slice(z, classes) for z, classes in enumerate(truth)])
+    image = normalise(np.stack([grey_of_slice(z, classes) for z, classes in enumerate(truth)]))
+    truth = truth.clip(max=count - 1)
     rng = np.random.default_rng(0)
+    cuts: list[tuple[slice, ...]] = []
     while True:
         cut = tuple(slice(n, n + PATCH) for n in rng.integers(0, SCENE - PATCH + 1, 3))
-        image = torch.from_numpy(normalise(grey[cut]))[None, None]
-        yield image, torch.from_numpy(truth[cut].clip(max=count - 1).astype(np.int64))[None]
+        if np.bincount(truth[cut].ravel(), minlength=count).min() >= RAREST * PATCH**3:
+            cuts.append(cut)
+        if len(cuts) == BATCH:
+            images, classes = (np.stack([array[cut] for cut in cuts]) for array in (image, truth))
+            yield torch.from_numpy(images)[:, None], torch.from_numpy(classes.astype(np.int64))
+            cuts.clear()
 
 
 KINDS: dict[str, dict[str, Any]] = {

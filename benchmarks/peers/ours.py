@@ -59,7 +59,4 @@ def _voxels(plan: Plan) -> dict[str, Any]:
 
 def _arithmetic(plan: Plan) -> dict[str, Any]:
     """Return what a plan says of precision, layout and folded batch norms."""
-    told = getattr(plan, "arithmetic", None)
-    if told is None:
-        return {"precision": plan.precision, "layout": "contiguous", "folded": False}
-    return {name: getattr(told, name) for name in ("precision", "layout", "folded")}
+    return {name: getattr(plan.arithmetic, name) for name in ("precision", "layout", "folded")}

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
+from napari_memseg.inference.heap import keep_heap
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from peers import engines, networks
 from peers.agreement import compare
 from peers.floor import bare, bare_of_ours, floor
 from peers.job import Job
-from peers.measure import Stopwatch, forget_peak, keep_heap, peak_resident, resident
+from peers.measure import Stopwatch, forget_peak, peak_resident, resident
 
 Work = Callable[[], dict[str, Any]]
 

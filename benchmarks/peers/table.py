@@ -45,14 +45,34 @@ def _table(job: Row, rows: list[Row]) -> str:
         f"{job['device']}, threads {job['threads_asked'] or 'as usual'}; {_machine(rows)}.",
         *_parts(list(floors.values())),
         "",
-        "| engine | n |" + "".join(f" {name} |" for name, *_ in columns),
-        "|---|---|" + "---|" * len(columns),
+        "| engine | arithmetic | n |" + "".join(f" {name} |" for name, *_ in columns),
+        "|---|---|---|" + "---|" * len(columns),
     ]
-    for name in dict.fromkeys(row["engine"] for row in rows):
-        found = [row for row in rows if row["engine"] == name]
+    for name, found in _engines(rows).items():
         cells = (_cell(filter(_known, map(value, found)), form) for _, value, form in columns)
-        lines.append(f"| {name} | {len(found)} |" + "".join(f" {cell} |" for cell in cells))
+        lines.append(
+            f"| {name} | {_computed(found)} | {len(found)} |" + "".join(f" {cell} |" for cell in cells)
+        )
     return "\n".join(lines)
+
+
+def _engines(rows: list[Row]) -> dict[str, list[Row]]:
+    """Return the runs of each engine: the floor, then the fastest first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["engine"], []).append(row)
+    seconds = {name: statistics.median(map(wall, runs)) for name, runs in found.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != "floor", seconds[name]))}
+
+
+def _computed(rows: list[Row]) -> str:
+    """Say in which arithmetic an engine ran, and in which others."""
+    said = []
+    for row in rows:
+        how = row.get("computed", {})
+        layout = how.get("layout", "contiguous").replace("_", " ")
+        said.append(f"{how.get('precision', 'float32')}, {layout}{', folded' if how.get('folded') else ''}")
+    return "; ".join(dict.fromkeys(said))
 
 
 def _machine(rows: list[Row]) -> str:
@@ -145,8 +165,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 def _panel(axes: Any, job: Row, rows: list[Row]) -> None:
     memory = "device_bytes" if any("device_bytes" in row for row in rows) else "peak_rss"
-    for name in dict.fromkeys(row["engine"] for row in rows):
-        found = [row for row in rows if row["engine"] == name]
+    for name, found in _engines(rows).items():
         seconds = statistics.median(map(wall, found))
         if name == "floor":
             axes.axvline(seconds, color="grey", linestyle="--", label="floor")

@@ -52,11 +52,11 @@ def demo(folder: Path, as_json: bool) -> None:
 @click.argument("source")
 @AS_JSON
 def info(source: str, as_json: bool) -> None:
-    """Tell what SOURCE is: shape, dtype, axes, voxel size, levels, chunks, format."""
+    """Tell what SOURCE is: shape, dtype, axes, voxel size, levels, chunks, format; of labels, their run."""
     from napari_memseg.io.formats import open_volume
-    from napari_memseg.workflows.info import describe
+    from napari_memseg.workflows.info import describe, describe_run
 
-    say(describe(open_volume(source)), as_json)
+    say(describe(open_volume(source)) | describe_run(Path(source)), as_json)
 
 
 @commands.command()

@@ -1,5 +1,4 @@
 import json
-import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +12,6 @@ import tifffile
 import torch
 import zarr
 from filelock import FileLock
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import toys
 from napari_memseg.errors import Cancelled, GeometryError, InputError, RunMismatchError
@@ -37,53 +34,6 @@ from napari_memseg.models.base import Halo, Where
 from running import checkpoint_of, expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
 
 SHAPE = (37, 41, 29)
-cores = st.sampled_from([16, 32])
-
-
-@pytest.mark.slow
-@settings(max_examples=12)
-@given(
-    levels=st.integers(1, 3),
-    seed=st.integers(0, 99),
-    shape=st.tuples(*[st.sampled_from([17, 31, 34, 37, 53])] * 3),
-    tile=st.tuples(cores, cores, cores),
-)
-def test_any_tiling_agrees_with_one_pass_over_the_whole_volume(tmp_path_factory, levels, seed, shape, tile):
-    model, data = toys.random_unet(seed, levels, widths=[4] * levels), noise(shape, seed)
-    plan = plan_of(model, data, tmp_path_factory.mktemp("run"), tile=tile, halo="exact")
-    run(plan, data)
-    assert np.mean(labels_of(plan) != expected(model, data)) <= 1e-6
-
-
-@pytest.mark.slow
-@settings(max_examples=8)
-@given(
-    seed=st.integers(0, 99),
-    shape=st.tuples(*[st.sampled_from([17, 31, 34, 37])] * 3),
-    tile=st.tuples(cores, cores, cores),
-)
-def test_a_model_of_many_stages_agrees_with_one_pass(tmp_path_factory, seed, shape, tile):
-    model, data = toys.toy(seed), noise(shape, seed)
-    plan = plan_of(model, data, tmp_path_factory.mktemp("run"), tile=tile, halo="exact")
-    run(plan, data)
-    assert np.mean(labels_of(plan) != expected(model, data)) <= 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("seed", "cut"), [(1, 3), (2, 9), (3, 17)])
-def test_the_bytes_do_not_depend_on_the_order_or_on_who_did_what(tmp_path, seed, cut):
-    data, order = noise(SHAPE), random.Random(seed)
-    plan = plan_of(toys.toy(), data, tmp_path, tile=(16, 16, 16), confidence=True)
-    run(plan, data)
-    other = replace(plan, destination=str(tmp_path / "other" / "labels.ome.zarr"))
-    prepare(other)
-    for stage in other.stages:
-        blocks = [block for block in other.blocks() if block.stage == stage.name]
-        order.shuffle(blocks)
-        for part in (blocks[:cut], blocks[cut:]):
-            list(run_blocks(other, part, image=in_memory(data)))
-    run(other, data)
-    assert stored_bytes(other) == stored_bytes(plan)
 
 
 def test_a_finished_run_computes_nothing_again(tmp_path):

@@ -13,6 +13,7 @@ PATIENCE = 20_000
 SHAPE = (40, 48, 56)
 STANDINS = {
     "napari_memseg.workflows.segment:segment_session": "widgets.standins:segment",
+    "napari_memseg.workflows.segment:forecast_session": "widgets.standins:forecast",
     "napari_memseg.workflows.train:train": "widgets.standins:train",
 }
 
@@ -99,7 +100,7 @@ def said(monkeypatch):
 
     told: list[str] = []
     for module in (desk, painting, segmenting):
-        for name in ("show_error", "show_info"):
+        for name in ("show_error", "show_info", "show_warning"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, told.append)
     return told

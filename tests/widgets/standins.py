@@ -12,6 +12,7 @@ from typing import Any
 import zarr
 
 from napari_memseg.annotation.session import Session
+from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import begin_run_card, finish_run_card
@@ -23,14 +24,35 @@ BLOCKS = 8
 STOPS_AT = 5
 """Step at which a training waits to be stopped, if it has more than ``PATIENT`` steps."""
 PATIENT = 10
+EMPTY = 3
+"""Blocks at the end that a run skips if it skips any."""
+NEEDS_GIB = 2.0
+"""Memory of a run that may take what it likes."""
 PACE = 0.15
 """Seconds that a block takes: more than the viewer waits between two looks."""
+
+
+def forecast(session: Path, model: Path, config: Any) -> Iterator[Progress]:
+    """Note what was asked, wait while a file stands beside the model, refuse where memory is short."""
+    with model.with_suffix(".asked").open("a") as asked:
+        asked.write(f"{config.skip_below} {config.max_memory_gib} {config.box} {config.confidence}\n")
+    _wait(Control(), model.with_suffix(".measuring"))
+    if model.stem == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (config.max_memory_gib or NEEDS_GIB) < NEEDS_GIB:
+        raise DeviceMemoryError(f"The smallest tile needs {NEEDS_GIB} GiB, more than the memory there is.")
+    yield Progress(stage="forecast", done=1, total=1, result=_forecast(config))
+
+
+def _forecast(config: Any) -> dict[str, Any]:
+    numbers = {"tiles": BLOCKS, "redundancy": 1.449, "seconds": 120.0, "disk_gib": 0.12}
+    return {**numbers, "memory_gib": config.max_memory_gib or 1.62}
 
 
 def segment(
     session: Path, model: Path, config: Any, *, restart: bool = False, control: Control
 ) -> Iterator[Progress]:
-    """Predict class 1 everywhere; stop in the middle while a file stands beside the model."""
+    """Predict class 1; wait in the middle while a file stands beside the model. A "faulty" one fails once."""
     if model.stem == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
     with Session.open(session, read_only=True) as opened:
@@ -39,16 +61,32 @@ def segment(
     array, coarse = _level(run, shape, half, 0), _level(run, half, half, 1)
     (run / "memseg").mkdir()
     begin_run_card(run, "stand-in", {})
-    yield Progress(stage="segment", done=0, total=BLOCKS)
+    yield Progress(stage="forecast", done=1, total=1, message="a table")
+    yield Progress(stage="segment", done=0, total=BLOCKS, message=f"into {run}")
+    values: dict[str, float] = {}
     for done, index in enumerate(cells(Box.whole(shape), half), start=1):
         _wait(control, model.with_suffix(".hold") if done > BLOCKS // 2 else None)
         box = cell_box(index, half, shape)
-        array[box.slices] = 1
-        yield Progress(stage="segment", done=done, total=BLOCKS, box=box)
+        if model.stem == "faulty" and done == 2:
+            values = {"failed": 1}
+            message = f"failed at {box}: it holds no numbers"
+            yield Progress(stage="segment", done=done - 1, total=BLOCKS, message=message, values=values)
+            continue
+        if config.skip_below is not None and done > BLOCKS - EMPTY:
+            values = {**values, "skipped": done - BLOCKS + EMPTY}
+        array[box.slices] = 0 if "skipped" in values else 1
+        done -= "failed" in values
+        yield Progress(stage="segment", done=done, total=BLOCKS, box=box, values=values)
     coarse[:] = 1
-    finish_run_card(run, blocks=BLOCKS, seconds=1.0)
-    result = {"voxels": box.size, "seconds": 1.0, "device": "cpu"}
-    yield Progress(stage="segment", done=BLOCKS, total=BLOCKS, result=result)
+    finish_run_card(run, result={"blocks": BLOCKS}, seconds=1.0)
+    result = _result(box, values)
+    yield Progress(stage="segment", done=done, total=BLOCKS, result=result, values=values)
+
+
+def _result(box: Box, values: dict[str, float]) -> dict[str, Any]:
+    counts = {f"tiles_{name}": values.get(name, 0) for name in ("skipped", "failed")}
+    taken = {"seconds": 1.0, "forecast_seconds": 2.0, "peak_memory_gib": 1.5, "forecast_memory_gib": 1.62}
+    return {"voxels": box.size, "device": "cpu", "tiles": BLOCKS, "resumed": False, **counts, **taken}
 
 
 def train(job: TrainJob, *, control: Control) -> Iterator[Progress]:

@@ -359,6 +359,7 @@ def test_segmenting_waits_for_a_model_and_for_a_rectangle(open_dock, folder, mod
     page.model.addItem("net", model)
     page.refresh()
     assert page.segment.isEnabled()
+    assert page.segment.reason.isHidden()
     page.region.kind.setCurrentText("a rectangle")
     assert "Draw a rectangle first" in page.segment.reason.text()
     assert not page.segment.isEnabled()

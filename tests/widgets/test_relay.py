@@ -147,6 +147,33 @@ def test_orders_given_before_the_child_has_begun_reach_it(qtbot, page, tmp_path,
     assert outcome_of(qtbot, page).cancelled
 
 
+def test_a_job_that_is_to_follow_another_begins_when_that_has_ended_in_the_same_child(qtbot, tmp_path):
+    first = Page(JobRelay())
+    page = Page(JobRelay(after=first.relay))
+    first.relay.start("waiting", STEER, str(tmp_path / "end"))
+    until_a_step(qtbot, first)
+    page.relay.start("counting", "workflows.jobs:count", 1)
+    assert page.relay.busy
+    assert not (tmp_path / "end").exists()
+    first.relay.cancel()
+    assert outcome_of(qtbot, page).result
+    assert (tmp_path / "end").exists()
+    assert len(children._children) == 1
+
+
+def test_a_job_that_waits_for_another_is_cancelled_at_once(qtbot, tmp_path):
+    first = Page(JobRelay())
+    page = Page(JobRelay(after=first.relay))
+    first.relay.start("waiting", STEER, str(tmp_path / "end"))
+    page.relay.start("counting", "workflows.jobs:count", 1)
+    page.relay.cancel()
+    assert outcome_of(qtbot, page).cancelled
+    assert page.steps == []
+    assert first.relay.busy
+    first.relay.cancel()
+    assert outcome_of(qtbot, first).cancelled
+
+
 def test_a_job_hears_pause_resume_and_what_is_looked_at(qtbot, page, tmp_path):
     page.relay.start("waiting", STEER, str(tmp_path / "end"))
     page.relay.look_at(Box((1, 2, 3), (4, 5, 6)))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 HIGHEST_CONFIDENCE = 254
 """255 means "not predicted" in a confidence array."""
 
+CACHED_VOXELS = 2**16
+"""Voxels that are looked at together on a CPU: their arrays stay in its cache."""
+
 _COUNTED = {1: (torch.uint8, torch.uint8), 2: (torch.int32, torch.int16), 4: (torch.int64, torch.int32)}
 """By bytes of an id: what it is computed in, and what has its bits: torch counts with one unsigned type."""
 
@@ -54,21 +57,49 @@ def classify(scores: Tensor, classes: ClassTable, *, confidence: bool) -> Classi
         Whether to compute the byte: 255 times the difference between the two largest
         softmax probabilities.
     """
+    _, narrow = _COUNTED[classes.dtype.itemsize]
+    ids = torch.empty(_voxels(scores), dtype=narrow, device=scores.device)
+    margin = torch.empty(_voxels(scores), dtype=torch.uint8, device=scores.device) if confidence else None
+    finite = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    for part in _slabs(scores):
+        best, second, ids[:, part] = _largest(scores[:, :, part], classes, runner_up=confidence)
+        finite &= _are_finite(best)
+        if margin is not None and second is not None:
+            margin[:, part] = _margin(scores[:, :, part], best, second)
+    return Classified(ids, margin, finite)
+
+
+def _slabs(scores: Tensor) -> list[slice]:
+    """Cut planes into slabs whose few arrays stay in a CPU's cache; a GPU takes all at once."""
+    planes, plane = scores.shape[2], max(scores[0, 0, 0].numel() * len(scores), 1)
+    step = max(CACHED_VOXELS // plane, 1) if scores.device.type == "cpu" else max(planes, 1)
+    return [slice(z, z + step) for z in range(0, planes, step)]
+
+
+def _largest(scores: Tensor, classes: ClassTable, *, runner_up: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the largest score of every voxel, perhaps the second largest, and the id of the largest."""
     wide, narrow = _COUNTED[classes.dtype.itemsize]
     best = scores[:, 0].float()
-    second = torch.full_like(best, -torch.inf) if confidence else None
-    ids = torch.zeros_like(best, dtype=wide)
+    second = torch.full_like(best, -torch.inf) if runner_up else None
+    ids = torch.full_like(best, classes.ids[0], dtype=wide)
     for class_id, channel in zip(classes.ids[1:], scores[:, 1:].unbind(1), strict=True):
         score = channel.float()
-        ids = torch.maximum(
-            ids, (score > best).to(wide).mul_(class_id)
-        )  # ids rise, so the last to win is largest
+        wins = (score > best).view(wide) if wide == torch.uint8 else (score > best).to(wide)
+        ids = torch.maximum(ids, wins.mul_(class_id))  # ids rise, so the last to win is largest
         if second is not None:
             second = torch.maximum(second, torch.minimum(best, score))
         best = torch.maximum(best, score)  # NaN stays NaN
-    finite = torch.isfinite(best.amax((1, 2, 3))) & torch.isfinite(best.amin((1, 2, 3)))
-    margin = None if second is None else _margin(scores, best, second)
-    return Classified(ids.to(narrow), margin, finite)
+    return best, second, ids.to(narrow)
+
+
+def _are_finite(best: Tensor) -> Tensor:
+    """Say of each sample whether all its numbers are some; over all axes at once, which is the fast way."""
+    ends = torch.stack([torch.stack(one.aminmax()) for one in best])
+    return torch.isfinite(ends).all(1)
+
+
+def _voxels(scores: Tensor) -> tuple[int, ...]:
+    return (len(scores), *scores.shape[2:])
 
 
 def to_ids(ids: Tensor, classes: ClassTable) -> NDArray[np.unsignedinteger]:

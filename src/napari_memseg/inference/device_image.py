@@ -22,12 +22,15 @@ from napari_memseg.inference.tensors import read_finite
 from napari_memseg.io.volume import ChunkCache
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_memseg.io.volume import Volume
 
 BRICK: Zyx = (64, 64, 64)
 """What is uploaded at once, in voxels."""
+BRICK_BYTES = 2**28
+"""Raw voxels of the image that a GPU keeps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +67,8 @@ class DeviceImage:
         self._bricks: ChunkCache[Tensor] = ChunkCache(limit)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def read(self, box: Box, level: int) -> Uploaded:
-        """Return the voxels of a box in the image's dtype.
+    def read(self, box: Box, level: int) -> Uploaded | NDArray[Any]:
+        """Return the voxels of a box in the image's dtype; on the host, if the device has no memory for them.
 
         Raises
         ------
@@ -74,16 +77,22 @@ class DeviceImage:
         SourceError
             If it cannot be decoded there.
         """
+        try:
+            with self._streaming():
+                return self._put_together(box, level)
+        except torch.OutOfMemoryError:
+            self._bricks.clear()  # the network needs room more than its neighbours' voxels do
+            return read_finite(self._image, box, level)
+
+    def _put_together(self, box: Box, level: int) -> Uploaded:
         shape = self._image.arrays[level].shape
-        with self._streaming():
-            bricks = [(cell_box(index, BRICK, shape), index) for index in cells(box, BRICK)]
-            parts = [(at, self._brick(at, level, index)) for at, index in bricks]
-            found = torch.empty(box.shape, dtype=parts[0][1].dtype, device=self._device)
-            for at, brick in parts:
-                shared = at & box
-                found[shared.relative_to(box.start).slices] = brick[shared.relative_to(at.start).slices]
-            event = self._stream.record_event() if self._stream is not None else None
-        return Uploaded(found, event)
+        bricks = [(cell_box(index, BRICK, shape), index) for index in cells(box, BRICK)]
+        parts = [(at, self._brick(at, level, index)) for at, index in bricks]
+        found = torch.empty(box.shape, dtype=parts[0][1].dtype, device=self._device)
+        for at, brick in parts:
+            shared = at & box
+            found[shared.relative_to(box.start).slices] = brick[shared.relative_to(at.start).slices]
+        return Uploaded(found, self._stream.record_event() if self._stream is not None else None)
 
     def _brick(self, at: Box, level: int, index: Zyx) -> Tensor:
         return self._bricks.get((level, index), partial(self._upload, at, level))

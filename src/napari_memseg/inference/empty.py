@@ -48,6 +48,10 @@ def split_empty(plan: Plan, image: Volume, blocks: Sequence[Block]) -> tuple[lis
 def _is_empty(plan: Plan, image: Volume, block: Block) -> bool:
     level = plan.skip_level
     assert level is not None
+    shape = image.arrays[level].shape
     coarse = plan.box_of(block).coarsen(coarse_factor(image, plan.level, level))
-    seen = coarse.grow((1, 1, 1)).clip(image.arrays[level].shape)
+    spans = zip(coarse.start, coarse.stop, shape, strict=True)
+    if any(a >= n or b > n + 1 for a, b, n in spans):
+        return False  # pyramids may lack an odd last plane, but nobody knows what lies farther out
+    seen = coarse.grow((1, 1, 1)).clip(shape)
     return bool((image.read(seen, level) < plan.skip_below).all())

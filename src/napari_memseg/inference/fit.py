@@ -1,8 +1,8 @@
 """Choose for a run what only a measurement can tell: arithmetic, tile and batch.
 
-Overlap is the largest cost, and larger tiles have less of it; so the tile is taken that
-runs the fewest voxels, as far as memory and a person's patience go. What a voxel costs is measured
-on a small tile first::
+Overlap is the largest cost, and larger tiles have less of it; so among the tiles for which
+memory and a person's patience suffice, those are taken that run the fewest voxels, and of tiles that
+are about as fast the leanest. What a voxel costs is measured on a small tile first::
 
     scout tile ──> seconds, bytes per voxel, in each arithmetic ──> the fastest that agrees
                └──> the tile that minimises R, within memory and seconds ──> batch, on a GPU
@@ -12,7 +12,7 @@ R is the number of voxels that are run, per voxel of the region.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -23,7 +23,8 @@ import torch
 from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
-from napari_memseg.inference.heap import free_bytes, resident_bytes
+from napari_memseg.inference.device_image import BRICK_BYTES
+from napari_memseg.inference.heap import HOLES, free_bytes, settled_bytes
 from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.inference.tiling import box_around
 from napari_memseg.io.volume import CACHE_BYTES
@@ -43,16 +44,20 @@ FASTER = 0.9
 """Share of the time that another arithmetic must not exceed."""
 AGREES = 0.999
 """Share of a tile's labels that another arithmetic must leave as they are."""
-PATIENCE = {"cpu": 4.0, "cuda": 1.0}
+PATIENCE = {"cpu": 8.0, "cuda": 1.0, "mps": 4.0}
 """Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
-SHARE = {"cpu": 0.5, "cuda": 0.85}
+SHARE = {"cpu": 0.5, "cuda": 0.85, "mps": 0.5}
 """Of the memory that is free."""
+LEANER = 1.15
+"""The leanest tile is taken of those that take no longer than the fastest, times this."""
+PAGING = 0.4
+"""Seconds that the system needs to hand out a GiB for the first time (measured on Linux)."""
+MODEST = 3 * GIB
+"""Bytes that a tile takes of the host's memory at most, unless more is allowed: others need it too."""
 MARGIN = 1.1
 """What is forecast for another tile than the measured one is taken so many times."""
 FEW = 8
 """Cores of 1, 2, ... so many units are considered, and those that cut an axis in 1, 2, ... twice as many."""
-BRICKS = 2**28
-"""Raw voxels of the image that a GPU keeps, in bytes."""
 
 
 def fit(draft: Draft, image: Volume) -> Plan:
@@ -64,9 +69,13 @@ def fit(draft: Draft, image: Volume) -> Plan:
         If no tile fits, or not the one that is asked for.
     """
     prober, config, usual = Prober(image), draft.config, draft.plan()
+    tiled = sum(not stage.whole for stage in usual.stages)
+    if tiled == 0:
+        return usual
     first = prober(scout(usual, SCOUT))
     arithmetic = _fastest(prober, usual, config.precision, first)
     probe = prober(scout(usual.computing(arithmetic), SCOUT))
+    probe = replace(probe, voxels=probe.voxels // tiled)  # of one tile, which passes through all stages
     core = _best_core(draft, arithmetic, probe) if config.tile is None else draft.core
     plan = draft.plan(core=core, arithmetic=arithmetic, batch=config.batch or 1)
     _check_room(draft, plan, probe)
@@ -77,9 +86,9 @@ def _fastest(prober: Prober, usual: Plan, wanted: str, first: Probe) -> Arithmet
     """Return the arithmetic that takes the least time and leaves the labels, or the usual one."""
     tried, key = candidates(wanted, usual.device), f"arithmetic {machine_of(usual)} {wanted}"
     known = prober.cache.get(key)
-    if known is not None:
-        return Arithmetic(**known)
-    if len(tried) == 1 or usual.region.size < WORTH * first.voxels:
+    if remembered := [a for a in tried if asdict(a) == known]:
+        return remembered[0]
+    if len(tried) == 1 or not usual.segments or usual.region.size < WORTH * first.voxels:
         return usual.arithmetic
     costs = {a: prober(scout(usual.computing(a), SCOUT), labels=True) for a in tried}
     reference = costs[tried[0]]
@@ -110,24 +119,26 @@ class _Axis:
 def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
     """Return the core with the least overlap that memory and patience allow."""
     usual = draft.plan(arithmetic=arithmetic)
-    if probe.bytes is None:
+    if not probe.bytes:
         return usual.core
     room = _room(usual, draft.config.max_memory_gib) / MARGIN
     kind = usual.device.partition(":")[0]
     most = min(room * probe.voxels / probe.bytes, PATIENCE[kind] * probe.voxels / probe.seconds)
     ways = list(product(*(_ways(usual, axis, draft.unit) for axis in range(3))))
-    sizes = {way: prod(axis.box for axis in way) for way in ways}
+    sizes = {way: prod(axis.box for axis in way) * (draft.config.batch or 1) for way in ways}
     fitting = [way for way in ways if sizes[way] <= most]
     if not fitting:
         smallest = min(ways, key=lambda way: sizes[way])
-        _refuse_if_too_large(usual, sizes[smallest], room, probe)
+        least = replace(usual, core=zyx(axis.core for axis in smallest))
+        _refuse_if_too_large(least, sizes[smallest], room, probe)
         fitting = [smallest]
-
-    def cost(way: tuple[_Axis, ...]) -> tuple[float, int]:
-        return round(prod(axis.run for axis in way) / usual.region.size, 2), sizes[way]
-
-    best = min(fitting, key=cost)
-    return zyx(axis.core for axis in best)
+    need = {way: sizes[way] * probe.bytes / probe.voxels for way in fitting}
+    seconds = {
+        way: prod(axis.run for axis in way) * probe.seconds / probe.voxels + PAGING * need[way] / GIB
+        for way in fitting
+    }
+    quick = [way for way in fitting if seconds[way] <= LEANER * min(seconds.values())]
+    return zyx(axis.core for axis in min(quick, key=lambda way: (sizes[way], seconds[way])))
 
 
 def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
@@ -159,11 +170,11 @@ def _room(plan: Plan, most_gib: float | None) -> float:
     """Return the bytes that tiles may take on the device."""
     if plan.device.startswith("cuda"):
         free = SHARE["cuda"] * torch.cuda.mem_get_info(plan.device)[0]
-        return max(min(free, most_gib * GIB if most_gib else free) - BRICKS, 0)
+        return max(min(free, most_gib * GIB if most_gib else free) - BRICK_BYTES, 0)
     free = SHARE["cpu"] * free_bytes()
     if most_gib is None:
-        return free
-    return max(min(free, most_gib * GIB - resident_bytes() - CACHE_BYTES), 0)
+        return min(free, MODEST)
+    return max(min(free, (most_gib * GIB - settled_bytes() - CACHE_BYTES) / HOLES), 0)
 
 
 def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
@@ -171,8 +182,8 @@ def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
     if draft.config.tile is None or probe.bytes is None:
         return
     voxels = prod(_length(plan, axis, plan.core[axis], plan.core[axis]) for axis in range(3)) * plan.batch
-    room = _room(plan, draft.config.max_memory_gib)
-    room = room if draft.config.max_memory_gib else room / SHARE[plan.device.partition(":")[0]]
+    most_gib = draft.config.max_memory_gib
+    room = _room(plan, most_gib) if most_gib or plan.device != "cpu" else free_bytes()
     _refuse_if_too_large(plan, voxels, room, probe)
 
 

@@ -54,7 +54,7 @@ def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
     """
     prepare(plan, restart=restart)
     destination = Path(plan.destination)
-    with _locked(destination):
+    with locked(destination):
         _compare(plan, read_run_card(destination))
         for left_by_a_kill in destination.rglob("*.partial"):
             left_by_a_kill.unlink()
@@ -75,7 +75,7 @@ def prepare(plan: Plan, *, restart: bool = False) -> None:
     _sweep(destination)
     if restart and _is_filled(destination):
         read_run_card(destination)
-        with _locked(destination) as lock:
+        with locked(destination) as lock:
             if os.name == "nt":  # where a folder with an open file cannot be renamed
                 lock.release()
             _discard(destination)
@@ -105,7 +105,7 @@ def _sweep(destination: Path) -> None:
 
 
 @contextmanager
-def _locked(destination: Path) -> Iterator[FileLock]:
+def locked(destination: Path) -> Iterator[FileLock]:
     """Hold the lock of a run that is there, or refuse at once."""
     lock = FileLock(destination / FOLDER / LOCK, timeout=0, thread_local=False)
     try:

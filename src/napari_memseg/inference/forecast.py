@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import ceil_div
-from napari_memseg.inference.heap import resident_bytes
+from napari_memseg.geometry import ceil_div, zyx
+from napari_memseg.inference.device_image import BRICK_BYTES
+from napari_memseg.inference.heap import HOLES, settled_bytes
 from napari_memseg.inference.probe import Probe, Prober, scout
 from napari_memseg.io.volume import CACHE, CACHE_BYTES
 
@@ -34,8 +35,6 @@ IN_FLIGHT = 3
 """Tiles that are read ahead or wait to be written."""
 FILE_BYTES = 4096
 """The least that a stored chunk takes on disk."""
-BRICK_BYTES = 2**28
-"""Raw voxels of the image that a GPU keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +69,12 @@ def forecast(plan: Plan, image: Volume) -> Forecast:
     ahead = IN_FLIGHT * plan.batch * voxels * image.dtype.itemsize
     image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
     cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
-    host = resident_bytes() + cached + ahead + (probe.bytes or 0 if plan.device == "cpu" else 0)
-    device = None if probe.bytes is None else probe.bytes + min(BRICK_BYTES, image_bytes) + ahead
     own = plan.device == "cpu"
+    host = settled_bytes() + cached + ahead + (int(HOLES * probe.bytes) if own and probe.bytes else 0)
+    device = None if probe.bytes is None else probe.bytes + min(BRICK_BYTES, image_bytes) + ahead
     return Forecast(
         tiles=tiles,
-        redundancy=voxels * tiles / plan.region.size if not stage.whole else 1.0,
+        redundancy=_run_voxels(plan) / plan.region.size if not stage.whole else 1.0,
         seconds=tiles * (probe.seconds / plan.batch + probe.read_seconds * _fresh(plan, voxels)),
         memory_gib=host / GIB if own and probe.bytes else device / GIB if device and not own else None,
         host_gib=host / GIB if not own or probe.bytes else None,
@@ -123,6 +122,18 @@ def _box_voxels(plan: Plan) -> int:
     """Return the voxels of a regular box of the last stage."""
     stage = plan.stages[-1]
     return stage.box(stage.reads[0], plan.core, plan.core, plan.shape).refine(stage.reads[0].factor).size
+
+
+def _run_voxels(plan: Plan) -> int:
+    """Return the voxels of all boxes of the last stage; those at a far face may be longer."""
+    stage, read = plan.stages[-1], plan.stages[-1].reads[0]
+    grid, sums = plan.region.coarsen(plan.core), [0, 0, 0]
+    for axis in range(3):
+        for n in range(grid.start[axis], grid.stop[axis]):
+            start = zyx(n * c if a == axis else 0 for a, c in enumerate(plan.core))
+            box = stage.box(read, start, plan.core, plan.shape).refine(read.factor).clip(plan.shape)
+            sums[axis] += box.shape[axis]
+    return prod(sums)
 
 
 def _fresh(plan: Plan, voxels: int) -> float:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE_SECONDS = 0.002
 """Time between two looks at how much is taken."""
+HOLES = 1.5
+"""What tiles take of a heap that is kept, for what they need: blocks of many sizes leave holes."""
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -51,6 +53,13 @@ def free_bytes() -> int:
 def resident_bytes() -> int:
     """Return what this process holds of the host's memory."""
     return int(psutil.Process().memory_info().rss)
+
+
+def settled_bytes() -> int:
+    """Return what this process holds of the host's memory beside what its heap keeps for later."""
+    libc = _glibc()
+    kept = 0 if libc is None else int(libc.mallinfo2().fordblks)
+    return max(resident_bytes() - kept, 0)
 
 
 class HeapMeter:
@@ -80,11 +89,15 @@ class HeapMeter:
         self._ended.set()
         if self._before is not None:
             self._thread.join()
+            self._look()
             self.most_bytes = self._most - self._before
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self._most = max(self._most, taken_bytes() or 0)
+            self._look()
+
+    def _look(self) -> None:
+        self._most = max(self._most, taken_bytes() or 0)
 
 
 def taken_bytes() -> int | None:

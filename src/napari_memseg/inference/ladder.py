@@ -1,14 +1,16 @@
 """Where memory does not suffice, go on with less of it: a ladder that a run climbs down.
 
 A batch is taken apart, then a tile is computed in halves, and halves of those; on the
-last rung a GPU's work is done by the CPU. What did not fit once is not tried again::
+last rung a GPU's work is done by the CPU, which begins with whole tiles and has a ladder
+of its own. What did not fit once is not tried again::
 
-    batch of 4 ──> 4 x 1 ──> core 128 ──> 2 x (64, 128, 128) ──> ... ──> CPU ──> the block failed
+    batch of 4 ──> 2 x 2 ──> 4 x 1 ──> 2 x (64, 128, 128) ──> ... ──> CPU ──> the block failed
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.tensors import Reader, Sample
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
 """How those say it that raise a plain RuntimeError."""
 LOST = ("unspecified launch failure", "device-side assert", "gpu is lost", "has fallen off the bus",
-        "illegal memory access", "ecc error", "driver shutting down")  # fmt: skip
+        "illegal memory access", "launch timed out", "ecc error", "driver shutting down")  # fmt: skip
 """How CUDA says that nothing more can be computed in this process."""
 
 _log = logging.getLogger(__name__)
@@ -44,26 +46,24 @@ class Result(Protocol):
 
 
 class Ladder:
-    """Compute samples in the memory that there is.
-
-    Attributes
-    ----------
-    retries : int
-        How often memory did not suffice.
-    """
+    """Compute samples in the memory that there is."""
 
     def __init__(self, plan: Plan, reader: Reader, network: Network, control: Control | None = None) -> None:
         self._plan, self._reader, self._network, self._control = plan, reader, network, control
-        self._on_cpu: Network | None = None
+        self._on_cpu: Ladder | None = None
+        self._gave_up = False  # what the device takes no tile of is the CPU's from then on
         self._batch = plan.batch
         self._largest = plan.core
-        self.retries = 0
+        self._retries = 0
 
     @property
     def notes(self) -> dict[str, Any]:
         """What a run card says of it: how often, and how small batch and tile became."""
-        at_last = {"batch": self._batch, "tile": list(self._largest), "cpu": self._on_cpu is not None}
-        return {"retries": self.retries} | (at_last if self.retries else {})
+        cpu = self._on_cpu
+        last = cpu if cpu is not None and self._gave_up else self
+        retries = self._retries + (cpu._retries if cpu is not None else 0)
+        at_last = {"batch": last._batch, "tile": list(last._largest), "cpu": cpu is not None}
+        return {"retries": retries} | (at_last if retries else {})
 
     def __call__(self, samples: Sequence[Sample]) -> list[Result]:
         """Return what a stage makes of each sample.
@@ -75,31 +75,38 @@ class Ladder:
         DeviceLostError
             If the device is gone.
         """
-        if self._fits(samples):
+        if self._gave_up:
+            return [self._by_cpu(sample) for sample in samples]
+        while self._fits(samples):
             try:
                 return list(self._network(samples, 1 if samples[0].stage.whole else self._batch))
             except (RuntimeError, MemoryError) as error:
                 _raise_unless_memory(error)
-            self._step_down(samples)
+            if not self._step_down(samples):
+                break
         return self._in_parts(samples)
 
     def _fits(self, samples: Sequence[Sample]) -> bool:
         first = samples[0]
         return len(samples) <= self._batch and (first.stage.whole or _holds(self._largest, first.core.shape))
 
-    def _step_down(self, samples: Sequence[Sample]) -> None:
-        """Remember what did not fit, and free what the device keeps for later."""
-        self.retries += 1
+    def _step_down(self, samples: Sequence[Sample]) -> bool:
+        """Remember what did not fit, and free what the device keeps for later; False on the last rung."""
+        self._retries += 1
         if self._network.device.type == "cuda":
             torch.cuda.empty_cache()
         first = samples[0]
-        if len(samples) > 1 or self._batch > 1:
-            self._batch = max(len(samples) // 2, 1)
-        elif pieces := self._halves(first):
-            self._largest = pieces[0].shape
         _log.warning(
             "Memory did not suffice for %s tiles of %s: going on with less", len(samples), first.core
         )
+        if first.stage.whole:
+            return False
+        if self._batch > 1:
+            self._batch = max(len(samples) // 2, 1)
+            return True
+        pieces = self._halves(first)
+        self._largest = pieces[0].shape if pieces else self._largest
+        return bool(pieces)
 
     def _in_parts(self, samples: Sequence[Sample]) -> list[Result]:
         if len(samples) > 1:
@@ -109,7 +116,8 @@ class Ladder:
         pieces = self._halves(sample)
         if not pieces:
             return [self._last_resort(sample)]
-        return [Whole(sample, [self._piece(sample, piece) for piece in pieces])]
+        inside = [piece for piece in pieces if not (piece & sample.stage.region).is_empty]
+        return [Whole(sample, [self._piece(sample, piece) for piece in inside])]
 
     def _piece(self, sample: Sample, core: Box) -> tuple[Box, Result]:
         (made,) = self([self._reader.sample(sample.stage, core)])
@@ -120,14 +128,21 @@ class Ladder:
         return [] if sample.stage.whole else halves(sample.core, self._plan.step)
 
     def _last_resort(self, sample: Sample) -> Result:
-        if self._plan.device == "cpu":
+        if self._network.device.type == "cpu":
             raise DeviceMemoryError(
                 f"The host's memory does not suffice for a tile of {sample.core.shape} voxels, the smallest "
                 "that this network takes. Close other programs, or work at a coarser level: --level."
             )
-        self._on_cpu = self._on_cpu or Network(self._plan, device="cpu", control=self._control)
-        core = self._reader.on_host().sample(sample.stage, sample.core)
-        return self._on_cpu([core])[0]
+        self._gave_up = not sample.stage.whole
+        return self._by_cpu(sample)
+
+    def _by_cpu(self, sample: Sample) -> Result:
+        if self._on_cpu is None:
+            plan, reader = replace(self._plan, batch=1), self._reader.on_host()
+            network = Network(plan, device="cpu", control=self._control)
+            self._on_cpu = Ladder(plan, reader, network, self._control)
+        on_host = self._on_cpu._reader.sample(sample.stage, sample.core)
+        return self._on_cpu([on_host])[0]
 
 
 class Whole:
@@ -138,7 +153,7 @@ class Whole:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the pieces put together; see ``Made.arrays``."""
-        parts = [(box, made.arrays()) for box, made in self._pieces if not box.is_empty]
+        parts = [(box, made.arrays()) for box, made in self._pieces]
         factors = {array.name: array.factor for array in self._sample.stage.writes}
         box = self._sample.written
         return {name: _joined(name, parts, box, factors.get(name, (1, 1, 1))) for name in parts[0][1]}
@@ -172,14 +187,26 @@ def _joined(name: str, parts: Sequence[tuple[Box, dict[str, NDArray[Any]]]], box
     return joined
 
 
+def raise_if_lost(error: Exception) -> None:
+    """Call an error by its name if it says that the device is gone, whoever hears of it first.
+
+    Raises
+    ------
+    DeviceLostError
+        If it does.
+    """
+    text = str(error).lower()
+    if isinstance(error, RuntimeError) and any(part in text for part in LOST):
+        raise DeviceLostError(
+            f"The GPU can no longer be used by this process ({text[:200]}). What is finished is kept: start "
+            "the same again to go on from there, or with --device cpu in another destination."
+        ) from error
+
+
 def _raise_unless_memory(error: Exception) -> None:
     """Let every error rise that is not about memory, by the name of what it means."""
     text = str(error).lower()
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in OUT_OF_MEMORY):
         return
-    if any(part in text for part in LOST):
-        raise DeviceLostError(
-            f"The GPU can no longer be used by this process ({text[:200]}). What is finished is kept: start "
-            "the same again to go on from there, or with --device cpu in another destination."
-        ) from error
+    raise_if_lost(error)
     raise error

@@ -100,8 +100,8 @@ class Network:
             if name not in self._kept:
                 self._kept[name] = self._one(name, samples[0].arrays[name])[None]
             return self._kept[name].expand(len(samples), *self._kept[name].shape[1:])
-        stacked = torch.stack([self._one(name, sample.arrays[name]) for sample in samples])
-        return arrange(stacked, self.arithmetic)
+        tensors = [self._one(name, sample.arrays[name]) for sample in samples]
+        return arrange(tensors[0][None] if len(tensors) == 1 else torch.stack(tensors), self.arithmetic)
 
     def _one(self, name: str, array: NDArray[Any] | Uploaded) -> Tensor:
         """Return one sample's array on the device, the image normalised and with a channel."""

@@ -120,7 +120,7 @@ class Prober:
             probe = self._measure(plan)
             numbers = asdict(replace(probe, labels=None))
             self.cache.put(self._key(plan), numbers)
-            self.cache.put(f"rate {machine_of(plan)} {plan.arithmetic}", numbers)
+            self.cache.put(self._rate_key(plan), numbers)
         return probe
 
     def known(self, plan: Plan) -> Probe | None:
@@ -128,8 +128,12 @@ class Prober:
         return _probe(self.cache.get(self._key(plan)))
 
     def rate(self, plan: Plan) -> Probe | None:
-        """Return what is remembered of any tile of this model, on this device, in this arithmetic."""
-        return _probe(self.cache.get(f"rate {machine_of(plan)} {plan.arithmetic}"))
+        """Return what is remembered of any tile of these stages, on this device, in this arithmetic."""
+        return _probe(self.cache.get(self._rate_key(plan)))
+
+    def _rate_key(self, plan: Plan) -> str:
+        stages = " ".join(stage.name for stage in plan.stages if not stage.whole)
+        return f"rate {machine_of(plan)} {plan.arithmetic} {stages}"
 
     def _key(self, plan: Plan) -> str:
         return f"{machine_of(plan)} {plan.arithmetic} {plan.batch} {self._shapes(plan)}"

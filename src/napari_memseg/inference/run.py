@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMismatchError
 from napari_memseg.inference.control import Control, Interrupted
-from napari_memseg.inference.device_image import DeviceImage
+from napari_memseg.inference.device_image import BRICK_BYTES, DeviceImage
 from napari_memseg.inference.empty import split_empty
-from napari_memseg.inference.ladder import Ladder
+from napari_memseg.inference.ladder import Ladder, raise_if_lost
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.network import Network, cpu_threads
-from napari_memseg.inference.schedule import Schedule
+from napari_memseg.inference.schedule import Schedule, needs
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.tensors import Reader
 from napari_memseg.inference.writer import BlockDone, Writer
@@ -46,8 +46,6 @@ MOST_READERS = 8
 WRITE_BEHIND = 2
 """Blocks that may wait to be written, beside those of one batch."""
 SKIPPED_AT_ONCE = 16
-BRICK_BYTES = 2**28
-"""Raw voxels of the image that a GPU keeps."""
 
 
 def run_blocks(
@@ -139,6 +137,7 @@ class _Line:
         stack.callback(self._writer.close)
         self._reading: deque[tuple[Block, tuple[Zyx, ...], Future[Sample]]] = deque()
         self._writing: deque[Future[BlockDone]] = deque()
+        self._reasons: dict[Block, str] = {}
 
     def run(self, schedule: Schedule) -> Iterator[BlockDone]:
         """Do all blocks of a schedule, or as many as control lets."""
@@ -165,7 +164,8 @@ class _Line:
             self._control.wait_if_paused()
             if self._control.cancelled:
                 return
-            yield from self._writer.skip(blocks[n : n + SKIPPED_AT_ONCE])
+            for told in self._writer.skip(blocks[n : n + SKIPPED_AT_ONCE]):
+                yield replace(told, memory=self._ladder.notes)
 
     def _read_ahead(self, schedule: Schedule) -> None:
         wanted = self._ahead + self._plan.batch - 1
@@ -174,11 +174,17 @@ class _Line:
             shapes = tuple(box.shape for box in boxes.values())
             self._reading.append((block, shapes, self._readers.submit(self._read, block)))
         while schedule.lost:
-            error = InputError("a block of an earlier stage that it reads from has failed")
-            self._writing.append(self._writer.fail(schedule.lost.pop(), error))
+            self._lose(schedule.lost.pop(0))
 
     def _read(self, block: Block) -> Sample:
         return self._reader.sample(self._plan.stage(block.stage), self._plan.core_of(block))
+
+    def _lose(self, block: Block) -> None:
+        """Mark a block that can never begin, for the reason why what it needs has failed."""
+        reasons = (self._reasons.get(needed) for needed in needs(self._plan, block))
+        reason = self._reasons[block] = next(filter(None, reasons), "nobody knows why")
+        error = InputError(f"A block of an earlier stage that it reads from has failed: {reason}")
+        self._writing.append(self._writer.fail(block, error))
 
     def _next_batch(self) -> list[tuple[Block, Future[Sample]]]:
         """Take what was read first, and what can be computed with it."""
@@ -202,16 +208,21 @@ class _Line:
                 yield from self._written(schedule, at_most=0)
                 self._control.wait_if_paused()
 
-    def _compute(self, batch: Sequence[tuple[Block, Future[Sample]]]) -> None:
-        """Compute a batch and queue it to be written; if that fails, one block after the other."""
+    def _compute(self, batch: list[tuple[Block, Future[Sample]]]) -> None:
+        """Compute a batch and queue it to be written; if that fails, one block after the other.
+
+        Those are taken off the batch, so that whoever is interrupted begins none of them again.
+        """
         began = monotonic()
         try:
             results = self._ladder([future.result() for _, future in batch])
         except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, it may be about one block alone
-            for block, _ in batch:
-                self._compute_again(block)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may be about one block alone
+            raise_if_lost(error)
+            while batch:
+                self._compute_again(batch[0][0])
+                del batch[0]
             return
         seconds = (monotonic() - began) / len(batch)
         for (block, _), result in zip(batch, results, strict=True):
@@ -224,6 +235,7 @@ class _Line:
         except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
             raise
         except Exception as error:  # noqa: BLE001 - twice now: the block is marked, the others go on
+            raise_if_lost(error)
             self._writing.append(self._writer.fail(block, error))
         else:
             self._writing.append(self._writer.put(block, result, monotonic() - began))
@@ -231,6 +243,12 @@ class _Line:
     def _written(self, schedule: Schedule, at_most: int) -> Iterator[BlockDone]:
         """Tell of blocks that were written, waiting until at most so many are not."""
         while self._writing and (len(self._writing) > at_most or self._writing[0].done()):
-            told = self._writing.popleft().result()
+            try:
+                told = self._writing.popleft().result()
+            except RuntimeError as error:
+                raise_if_lost(error)
+                raise
+            if told.error is not None:
+                self._reasons.setdefault(told.block, str(told.error))
             schedule.finished(told.block, failed=told.status == FAILED)
             yield replace(told, memory=self._ladder.notes)

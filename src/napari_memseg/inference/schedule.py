@@ -96,7 +96,8 @@ class Schedule:
         if looked_at != self._looked_at:
             self._bring_forward(looked_at)
         for target in list(islice(self._waiting, LOOK_AHEAD)):
-            block = self._ready_for(target)
+            given_up = target not in self._waiting  # while we looked at one that needs it
+            block = None if given_up else self._ready_for(target)
             if block is not None:
                 del self._waiting[block]
                 self._begun.add(block)

@@ -10,6 +10,7 @@ or a piece of a shard, whose index says where::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,7 +18,8 @@ import numpy as np
 from zarr.codecs.sharding import ShardingCodec, ShardingCodecIndexLocation
 
 from napari_memseg.errors import SourceError
-from napari_memseg.io.inflation import inflated_size
+from napari_memseg.io.fast_arrays import open_fast
+from napari_memseg.io.inflation import HEADER_BYTES, inflated_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     import zarr
     from numpy.typing import NDArray
+
+    from napari_memseg.io.fast_arrays import FastArray
 
 SLACK = 8
 """Filters may make a chunk longer than its voxels, but never so many times."""
@@ -79,7 +83,11 @@ class ModestArray:
         limit = self.dtype.itemsize * int(np.prod(self.chunks, dtype=np.int64)) * SLACK + SLACK_BYTES
         for piece in self._pieces(index):
             check_claim(piece, self.codec, limit)
-        return np.asarray(self.array[index])
+        return np.asarray((self._fast or self.array)[index])
+
+    @cached_property
+    def _fast(self) -> FastArray | None:
+        return open_fast(self.array, self.folder)
 
     def _pieces(self, index: tuple[slice, ...]) -> Iterator[Piece]:
         for key in product(*map(_touched, index, self.array.shards or self.chunks)):
@@ -116,7 +124,8 @@ def check_claim(piece: Piece, codec: str | None, limit: int) -> None:
             claim = there if piece.length is None else min(piece.length, there)
             if codec and 0 < claim <= limit:
                 opened.seek(piece.start)
-                claim = max(claim, inflated_size(codec, opened.read(claim), limit))
+                said = opened.read(min(claim, HEADER_BYTES.get(codec, claim)))
+                claim = max(claim, inflated_size(codec, said, limit))
     except FileNotFoundError:
         return
     if claim > limit:

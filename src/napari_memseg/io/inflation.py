@@ -123,3 +123,6 @@ INFLATING: Mapping[str, Callable[[bytes, int], int]] = {
     "zstd": _zstd,
 }
 """Codecs whose chunks grow when they are decoded, and may be decoded all the same."""
+
+HEADER_BYTES = {"blosc": 16, "lz4": 16}
+"""Codecs that say it in their first bytes, so that no more need be read."""

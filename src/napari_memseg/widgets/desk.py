@@ -23,6 +23,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.io.volume import Volume
 from napari_memseg.widgets.counting import Counting
+from napari_memseg.widgets.forecasting import Forecasting
 from napari_memseg.widgets.guards import Guard3D
 from napari_memseg.widgets.layers import value_of
 from napari_memseg.widgets.napari_compat import main_window, unwrapped
@@ -60,6 +61,8 @@ class Desk(QObject):
         Jobs in child processes: to train, to export, to build a pyramid, to describe this machine.
     segmenting : Segmenting
         Runs, shown while they come in.
+    forecasting : Forecasting
+        What the run that is chosen would take.
     ended : bool
         The viewer is being closed: nothing is begun any more.
 
@@ -100,8 +103,12 @@ class Desk(QObject):
         self.session: Session | None = None
         self.shown: SessionLayers | None = None
         self.counting: Counting | None = None
-        self.training, self.exporting, self.building, self.machine = (JobRelay(self) for _ in range(4))
+        self.exporting, self.building, self.machine = (JobRelay(self) for _ in range(3))
+        self.forecasting = Forecasting(self)
+        self.training = JobRelay(self, after=self.forecasting.relay)
         self.segmenting = Segmenting(self)
+        for relay in (self.training, self.segmenting.relay, self.exporting, self.building):
+            relay.ended.connect(self.forecasting.go_on)
         self.training.ended.connect(self._on_trained)
         self.building.ended.connect(self._on_built)
         self._guard = Guard3D(viewer, self)
@@ -176,18 +183,21 @@ class Desk(QObject):
         self.session_changed.emit()
         self.stored.emit(session.overlay.state)
 
-    def why_not_close(self) -> str:
-        """Say why the session cannot be closed now; nothing where it can."""
+    @property
+    def at_work(self) -> str:
+        """What is being made of the session: a training, run, export or pyramid; nothing if none is."""
         busy = {
             "training": self.training,
             "run": self.segmenting.relay,
             "export": self.exporting,
             "pyramid": self.building,
         }
-        going = [name for name, relay in busy.items() if relay.busy]
-        return (
-            f"A {going[0]} of this session is going on. Stop it first; it can be continued." if going else ""
-        )
+        return next((name for name, relay in busy.items() if relay.busy), "")
+
+    def why_not_close(self) -> str:
+        """Say why the session cannot be closed now; nothing where it can."""
+        work = self.at_work
+        return f"A {work} of this session is going on. Stop it first; it can be continued." if work else ""
 
     def close_session(self, *, remove_layers: bool = True) -> None:
         """Store what is pending, let others edit, and take the session's layers away."""
@@ -333,7 +343,8 @@ class Desk(QObject):
         if self.ended:
             return
         self.ended = True
-        for relay in (self.training, self.segmenting.relay, self.exporting, self.building, self.machine):
+        jobs = (self.training, self.segmenting.relay, self.exporting, self.building, self.machine)
+        for relay in (*jobs, self.forecasting.relay):
             relay.cancel()
         self.segmenting.close()
         self._guard.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx
 from napari_memseg.io.volume import Volume
 from napari_memseg.workflows.progress import Progress
@@ -81,6 +84,36 @@ class Choice(QComboBox):
         self.setCurrentIndex(known.index(data) if data in known else 0)
 
 
+class OptionalNumber(QLineEdit):
+    """A number that may be left out; what that means is shown in its place."""
+
+    def __init__(self, name: str, empty: str, tip: str) -> None:
+        super().__init__()
+        self.name, self._empty = name, empty
+        self.setPlaceholderText(empty)
+        self.setToolTip(tip)
+
+    @property
+    def number(self) -> float | None:
+        """What was typed; None if nothing was.
+
+        Raises
+        ------
+        InputError
+            If it is no number.
+        """
+        text = self.text().strip()
+        try:
+            number = float(text.replace(",", ".")) if text else None
+        except ValueError:
+            number = float("nan")
+        if number is not None and not isfinite(number):
+            raise InputError(
+                f"{self.name} is a number, or left empty ({self._empty}); it cannot be “{text}”."
+            )
+        return number
+
+
 class JobBar(QWidget):
     """How far a job is, and how long it will take."""
 
@@ -92,6 +125,7 @@ class JobBar(QWidget):
         layout.addWidget(self._bar)
         layout.addWidget(self._text)
         self._step: Progress | None = None
+        self._note = ""
         self._timer = QTimer(self, interval=DRAW_MS, singleShot=True)
         self._timer.timeout.connect(self._draw)
         self.clear()
@@ -101,9 +135,9 @@ class JobBar(QWidget):
         """What is said about the job."""
         return self._text.text()
 
-    def show_step(self, step: Progress) -> None:
-        """Show a step of a job, soon."""
-        self._step = step
+    def show_step(self, step: Progress, note: str = "") -> None:
+        """Show a step of a job, soon, and what else there is to say about it."""
+        self._step, self._note = step, note
         if not self._timer.isActive():
             self._timer.start()
 
@@ -122,7 +156,8 @@ class JobBar(QWidget):
     def _draw(self) -> None:
         if (step := self._step) is not None:
             self._show(max(step.total, 1), step.done)
-            self._text.say(f"{step.stage}: {step.done} of {step.total}{_left(step.seconds_left)}")
+            text = f"{step.stage}: {step.done} of {step.total}{_left(step.seconds_left)}"
+            self._text.say(f"{text}; {self._note}" if self._note else text)
 
     def _show(self, total: int, done: int) -> None:
         """Set the bar without its habit of painting the window at once, which takes tens of milliseconds."""

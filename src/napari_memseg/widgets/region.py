@@ -22,7 +22,7 @@ class RegionChoice(QWidget):
     Signals
     -------
     changed
-        Another region is chosen, or drawn.
+        Another region is chosen, or drawn, or seen if that is what counts.
     """
 
     changed = Signal()
@@ -36,6 +36,7 @@ class RegionChoice(QWidget):
         self.slices = QSpinBox()
         self.slices.setRange(1, 100_000)
         self.slices.setValue(64)
+        self.slices.valueChanged.connect(self.changed)
         self.slices.setToolTip("Slices of the region, with the one that is shown in the middle")
         self.draw = Button("Draw", self._draw, "Draw a rectangle on the slice that is shown")
         self.slices_form = form(Slices=row(self.slices, self.draw))
@@ -43,6 +44,7 @@ class RegionChoice(QWidget):
         layout.addWidget(self.kind)
         layout.addWidget(self.slices_form)
         desk.session_changed.connect(self._forget)
+        desk.segmenting.moved.connect(self._on_moved)
         self._show()
 
     def why_not(self) -> str:
@@ -94,6 +96,10 @@ class RegionChoice(QWidget):
     def _layer(self) -> Shapes | None:
         """Return the layer that we made to draw on, while it is there."""
         return self._drawn if self._drawn in self._desk.viewer.layers else None
+
+    def _on_moved(self) -> None:
+        if self.kind.currentText() == SEEN:
+            self.changed.emit()
 
     def _on_drawn(self) -> None:
         self.changed.emit()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
@@ -23,6 +23,9 @@ from napari_memseg.errors import Cancelled
 from napari_memseg.geometry import Box
 from napari_memseg.workflows.child_process import Job, child_process
 from napari_memseg.workflows.progress import Progress
+
+WAIT_SECONDS = 0.1
+"""Time between two looks whether a job that waits for another is cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,13 @@ class Outcome:
 class JobRelay(QObject):
     """One kind of job of one dock, at most one at a time.
 
+    Parameters
+    ----------
+    parent : QObject, optional
+        Its owner.
+    after : JobRelay, optional
+        Whose job, if it has one, is to end before one of this begins: in the same child, without a rival.
+
     Signals
     -------
     stepped : Progress
@@ -48,9 +58,10 @@ class JobRelay(QObject):
     stepped = Signal(object)
     ended = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, *, after: JobRelay | None = None) -> None:
         super().__init__(parent)
         self._errand: _Errand | None = None
+        self._after = after
         self.paused = False
 
     @property
@@ -73,7 +84,8 @@ class JobRelay(QObject):
         if self._errand is not None:
             raise RuntimeError(f"{self._errand} is not finished: wait for it, or cancel it.")
         self.paused = False
-        self._errand = _Errand(self, title, workflow, args, kwargs)
+        before = None if self._after is None else self._after._errand
+        self._errand = _Errand(self, title, (workflow, args, kwargs), before)
         worker = create_worker(
             self._errand,
             _start_thread=False,
@@ -117,12 +129,11 @@ class _Errand:
         self,
         relay: JobRelay,
         title: str,
-        workflow: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        call: tuple[str, tuple[Any, ...], Mapping[str, Any]],
+        before: _Errand | None = None,
     ) -> None:
-        self._relay, self._title = relay, title
-        self._call = (workflow, args, kwargs)
+        self._relay, self._title, self._call, self._before = relay, title, call, before
+        self._over = Event()
         self._job: Job | None = None
         self._orders: list[tuple[str, tuple[Any, ...]]] = []
         self._lock = Lock()
@@ -149,9 +160,18 @@ class _Errand:
         except Exception as error:  # noqa: BLE001 - the page must hear of every end
             return Outcome(error=error)
         finally:
+            self._over.set()
             pool.reserveThread()
 
+    def _wait(self) -> None:
+        """Let another job end first."""
+        while self._before is not None and not self._before._over.wait(WAIT_SECONDS):
+            with self._lock:
+                if ("cancel", ()) in self._orders:
+                    raise Cancelled("The job was cancelled before it began.")
+
     def _follow(self) -> Mapping[str, Any] | None:
+        self._wait()
         workflow, args, kwargs = self._call
         job = child_process(workflow, *args, **kwargs)
         with self._lock:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.widgets.relay import JobRelay, Outcome
 from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.run_report import tells_failure
 
 if TYPE_CHECKING:
     from napari_memseg.widgets.desk import Desk
 
 LOOK_MS = 200
 """Time that the view stands still before the run is told what is looked at."""
+TOLD = 3
+"""Failed tiles of a run that a notification tells of; more of them would bury the viewer."""
 
 
 class Segmenting(QObject):
@@ -31,18 +34,21 @@ class Segmenting(QObject):
     -------
     runs_changed
         There is another run, or one was finished.
+    moved
+        The view stands still, somewhere else than before.
     """
 
     runs_changed = Signal()
+    moved = Signal()
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._desk = desk
-        self.relay = JobRelay(self)
+        self.relay = JobRelay(self, after=desk.forecasting.relay)
         self.relay.stepped.connect(self._on_step)
         self.relay.ended.connect(self._on_end)
         self._timer = QTimer(self, interval=LOOK_MS, singleShot=True)
-        self._timer.timeout.connect(self.look)
+        self._timer.timeout.connect(self._on_still)
         for event in self._view_events():
             event.connect(self._on_view)
 
@@ -75,17 +81,24 @@ class Segmenting(QObject):
 
     def _view_events(self) -> list:  # type: ignore[type-arg] # napari's emitters carry no types
         viewer, camera = self._desk.viewer, self._desk.viewer.scene.camera
-        return [camera.events.center, camera.events.zoom, viewer.dims.events.current_step]
+        dims = viewer.dims.events
+        return [camera.events.center, camera.events.zoom, dims.current_step, dims.ndisplay]
 
     def _on_view(self) -> None:
-        if self.relay.busy:
-            self._timer.start()
+        self._timer.start()
+
+    def _on_still(self) -> None:
+        self.look()
+        self.moved.emit()
 
     def _on_step(self, step: Progress) -> None:
         shown = self._desk.shown
-        if shown is None:
+        if tells_failure(step):
+            if step.values["failed"] <= TOLD:
+                show_warning(f"A tile {step.message}")
+        elif shown is None or step.stage == "forecast":
             return
-        if step.box is None and step.result is None:
+        elif step.box is None and step.result is None:
             shown.show_runs()
             self.runs_changed.emit()
         elif step.box is not None and shown.live is not None:

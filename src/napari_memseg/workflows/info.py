@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_memseg.inference.run_card import has_run_card, read_run_card
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_memseg.io.volume import Volume
 
 
@@ -20,3 +24,8 @@ def describe(volume: Volume) -> dict[str, Any]:
         "chunks": list(volume.arrays[0].chunks),
         "format": volume.format,
     }
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """Return the card of the run that made labels, under ``run``; nothing where no run of ours is."""
+    return {"run": read_run_card(path)} if has_run_card(path) else {}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_memseg.inference.executors import RunStep
     from napari_memseg.inference.forecast import Forecast
     from napari_memseg.inference.plan import Plan
+    from napari_memseg.workflows.progress import Progress
 
 
 def said_of(step: RunStep, plan: Plan) -> str:
@@ -19,6 +20,17 @@ def said_of(step: RunStep, plan: Plan) -> str:
     if step.block is None:
         return f"into {plan.destination}"
     return f"failed at {step.box}: {step.reason}" if step.reason else ""
+
+
+def counts_of(step: RunStep) -> dict[str, float]:
+    """Return how many blocks were empty and skipped, and how many failed; what did not occur is left out."""
+    counts = {"skipped": step.skipped, "failed": step.failed}
+    return {name: count for name, count in counts.items() if count}
+
+
+def tells_failure(step: Progress) -> bool:
+    """Whether a step of a run says that a block failed: it has counted one, and has no box to show."""
+    return "failed" in step.values and step.box is None and step.result is None
 
 
 def ending(result: Mapping[str, Any]) -> str:

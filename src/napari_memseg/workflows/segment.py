@@ -23,7 +23,7 @@ from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import has_run_card, note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.progress import Progress
-from napari_memseg.workflows.run_report import ending, result_of, said_of, table
+from napari_memseg.workflows.run_report import counts_of, ending, result_of, said_of, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,8 +147,12 @@ def resume_run(session: Path, run: str, *, control: Control | None = None) -> It
     yield from _follow(replace(plan, destination=str(path)), image, control=control)
 
 
-def forecast_session(session: Path, model: Path, config: SegmentConfig | None = None) -> Iterator[Progress]:
+def forecast_session(
+    session: Path, model: Path, config: SegmentConfig | None = None, *, control: Control | None = None
+) -> Iterator[Progress]:
     """Say what segmenting a session's image would take; nothing is begun.
+
+    Parameters and errors as for ``segment``; who cancels is heard between two measurements.
 
     Yields
     ------
@@ -158,6 +162,8 @@ def forecast_session(session: Path, model: Path, config: SegmentConfig | None = 
     with Session.open(session, read_only=True) as opened:
         config = replace(config or SegmentConfig(), level=opened.level)
         plan, image = make_plan(model, opened.image, opened.path, config), opened.image
+    if control is not None:
+        control.raise_if_cancelled()
     expected = forecast(plan, image)
     result = {**asdict(expected), "tile": list(plan.core), "arithmetic": str(plan.arithmetic)}
     message = table(plan, expected)
@@ -222,6 +228,7 @@ def _follow(
             box=None if step.reason else step.box,
             seconds_left=left,
             message=said_of(step, plan),
+            values=counts_of(step),
         )
     result = result_of(plan, expected, time.monotonic() - began, step)
     note_on_run_card(Path(plan.destination), measured=result)

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QFileDialog
 
 from napari_memseg.annotation.session import Session
+from napari_memseg.errors import InputError
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.forecasting import Question
 from napari_memseg.widgets.pages.page import NO_SESSION, Page
-from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, duration, form, group, row, size_of
+from napari_memseg.widgets.parts import (
+    Button,
+    Choice,
+    Hint,
+    JobBar,
+    OptionalNumber,
+    form,
+    group,
+    row,
+    size_of,
+)
 from napari_memseg.widgets.region import RegionChoice
 from napari_memseg.widgets.relay import Outcome
+from napari_memseg.widgets.run_texts import ending_text, failed_text, skipped_text
 from napari_memseg.widgets.settings import setting
 from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.run_report import tells_failure
 from napari_memseg.workflows.session import models_in
+
+SKIP_BELOW = (
+    "A grey value: tiles that are all darker than this at a coarse level of the image become background "
+    "without being read or computed. What is smaller than a coarse voxel may be missed, so leave it empty "
+    "unless much of the volume is air."
+)
+MOST_MEMORY = (
+    "The run takes no more memory than this: of the GPU, or else of this computer, for the whole process. "
+    "Tiles become smaller for it, and the run slower. Empty: what is free."
+)
 
 
 class SegmentPage(Page):
@@ -33,21 +59,29 @@ class SegmentPage(Page):
         relay = desk.segmenting.relay
         relay.stepped.connect(self._on_step)
         relay.ended.connect(self._on_end)
+        desk.forecasting.changed.connect(self._show_forecast)
         desk.training.ended.connect(self.refresh)
         desk.session_changed.connect(self._forget)
         self.refresh()
 
     def _build_choices(self) -> None:
         self.model = Choice(tip="Models that were trained in this session, the newest first")
+        self.model.currentIndexChanged.connect(self._allow)
         self.browse = Button("…", self._browse, "A model from elsewhere")
         self.region = RegionChoice(self.desk)
         self.region.changed.connect(self._allow)
         self.level = Hint()
         self.confidence = QCheckBox("also store how sure the network is")
         self.confidence.setChecked(bool(setting("confidence")))
+        self.confidence.toggled.connect(self._allow)
+        self.skip_below = OptionalNumber("Skip below", "off", SKIP_BELOW)
+        self.most_memory = OptionalNumber("Most memory", "what is free", MOST_MEMORY)
+        for field in (self.skip_below, self.most_memory):
+            field.textChanged.connect(self._allow)
+        more = {"Skip below": self.skip_below, "Most memory (GiB)": self.most_memory}
         self.choices = group(
             "Run",
-            form(Model=row(self.model, self.browse), Region=self.region, Level=self.level),
+            form(Model=row(self.model, self.browse), Region=self.region, Level=self.level, **more),
             self.confidence,
         )
         self.add(self.choices)
@@ -57,13 +91,17 @@ class SegmentPage(Page):
         self.pause = Button("Pause", self._pause)
         self.cancel = Button("Cancel", self._cancel, "What is finished is kept; Resume goes on from there")
         self.resume = Button("Resume", self._resume, "Go on with the run that was not finished")
+        self.forecast = Hint()
         self.bar = JobBar()
+        self.failures = Hint()
         self.runs = Hint()
         self.job = group(
             "Progress",
             row(self.segment, self.resume, self.pause, self.cancel),
             self.segment.reason,
+            self.forecast,
             self.bar,
+            self.failures,
             self.runs,
         )
         self.add(self.job)
@@ -83,6 +121,7 @@ class SegmentPage(Page):
         if session is None:
             self.resume.setVisible(False)
             self.hint.say(NO_SESSION)
+            self.desk.forecasting.ask(None)
             return
         self._list_models(session)
         unfinished = None if busy else unfinished_run(session)
@@ -96,17 +135,20 @@ class SegmentPage(Page):
         """Clear how the last run ended of a session that is closed."""
         if self.desk.session is None:
             self.bar.clear()
+            self.failures.say("")
 
     def _list_models(self, session: Session) -> None:
         chosen = self.model.currentData()
         known = [self.model.itemData(n) for n in range(self.model.count())]
         models = models_in(session.path)
         elsewhere = [path for path in known if path not in models and path.parent != session.path / "models"]
+        new = [path for path in models if path not in known]
+        self.model.blockSignals(True)
         self.model.clear()
         for path in [*models, *elsewhere]:
             self.model.addItem(path.stem, path)
-        new = [path for path in models if path not in known]
         self.model.choose(new[0] if new else chosen)
+        self.model.blockSignals(False)
 
     def _next(self, session: Session, unfinished: Path | None) -> str:
         if self.desk.segmenting.relay.busy:
@@ -119,9 +161,44 @@ class SegmentPage(Page):
             return "Next: correct what is wrong, on the page Correct, and train again."
         return "The network predicts tile by tile; memory does not grow with the volume."
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Ask what a run would take; once more where that was refused, or other Preferences count now."""
+        super().showEvent(event)
+        self.desk.forecasting.ask_again()
+        self._allow()
+
     def _allow(self) -> None:
-        missing = "There is no model yet." if not self.model.count() else self.region.why_not()
-        self.segment.allow(missing)
+        """Ask what the chosen run would take, but for one that goes on; or say what is missing."""
+        session, missing = self.desk.session, self._why_not()
+        if session is not None and self.isVisible() and not self.desk.segmenting.relay.busy:
+            chosen = None if missing else Question(session.path, self.model.currentData(), self._config())
+            self.desk.forecasting.ask(chosen)
+        self._show_forecast()
+
+    def _why_not(self) -> str:
+        """Say what is missing, or wrong, before anything is measured."""
+        if not self.model.count():
+            return "There is no model yet."
+        try:
+            self._config()
+        except InputError as error:
+            return str(error)
+        return self.region.why_not()
+
+    def _show_forecast(self) -> None:
+        forecasting = self.desk.forecasting
+        self.forecast.say(forecasting.said)
+        self.segment.allow(self._why_not() or forecasting.why_not)
+
+    def _config(self) -> SegmentConfig:
+        box = self.region.box()
+        return SegmentConfig(
+            box=None if box is None else str(box),
+            confidence=self.confidence.isChecked(),
+            device=setting("device"),
+            skip_below=self.skip_below.number,
+            max_memory_gib=self.most_memory.number,
+        )
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Choose a model", "", "Models (*.safetensors)")
@@ -133,31 +210,24 @@ class SegmentPage(Page):
     # The run
 
     def _segment(self) -> None:
-        if why := self.region.why_not():
+        if why := self._why_not():
             self.segment.allow(why)
             return
-        box = self.region.box()
-        config = SegmentConfig(
-            box=None if box is None else str(box),
-            confidence=self.confidence.isChecked(),
-            device=setting("device"),
-        )
-        self._begin(self.model.currentData(), config)
+        self._begin(lambda: self.desk.segmenting.start(self.model.currentData(), self._config()))
+        self.bar.wait("Planning the run…")
 
     def _resume(self) -> None:
         """Go on with the unfinished run, by the very plan that it was begun with."""
         session = self.desk.session
         run = None if session is None else unfinished_run(session)
         if run is not None:
-            self.desk.save()
-            self.desk.segmenting.resume(run.name)
+            self._begin(lambda: self.desk.segmenting.resume(run.name))
             self.bar.wait(f"Going on with run {run.name}…")
-            self.refresh()
 
-    def _begin(self, model: Path, config: SegmentConfig) -> None:
+    def _begin(self, start: Callable[[], None]) -> None:
         self.desk.save()
-        self.desk.segmenting.start(model, config)
-        self.bar.wait("Planning the run…")
+        self.failures.say("")
+        start()
         self.refresh()
 
     def _pause(self) -> None:
@@ -173,11 +243,13 @@ class SegmentPage(Page):
         self.bar.wait("Cancelling after the tiles at hand…")
 
     def _on_step(self, step: Progress) -> None:
-        if not self.desk.segmenting.relay.paused:
-            self.bar.show_step(step)
+        if tells_failure(step):
+            self.failures.say(failed_text(step))
+        if step.stage != "forecast" and not self.desk.segmenting.relay.paused:
+            self.bar.show_step(step, skipped_text(step.values, step.total))
 
     def _on_end(self, outcome: Outcome) -> None:
-        self.bar.clear(_ending(outcome))
+        self.bar.clear(ending_text(outcome))
         self.refresh()
 
 
@@ -198,12 +270,3 @@ def _runs_text(session: Session) -> str:
         return ""
     states = (f"{run.id} {'finished' if run.is_finished else 'unfinished'}" for run in runs[-4:])
     return f"Runs: {', '.join(states)}. The newest is shown, over those before."
-
-
-def _ending(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return str(outcome.error)
-    if outcome.cancelled or outcome.result is None:
-        return "Cancelled. What is finished is kept and shown; Resume goes on from there."
-    result = outcome.result
-    return f"Done: {result['voxels']:,} voxels in {duration(result['seconds'])}, on {result['device']}."

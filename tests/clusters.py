@@ -1,0 +1,95 @@
+"""A scheduler and two workers in processes of their own, which know the toys."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+import toys
+from napari_memseg.models import registry
+from napari_memseg.models.classes import ClassTable
+
+WORKERS = 2
+
+
+class LosesItsDevice(toys.NullModel):
+    """Raises, the first so many times that anybody asks it, what CUDA says of a GPU that is gone."""
+
+    architecture: ClassVar[str] = "lost"
+
+    def __init__(self, classes: ClassTable, *, log: str, times: int) -> None:
+        super().__init__(classes)
+        self._log, self._times = Path(log), times
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"log": str(self._log), "times": self._times}
+
+    def forward(self, image: Tensor) -> Tensor:
+        with self._log.open("ab") as log:
+            if log.tell() < self._times:
+                log.write(b"x")
+                raise RuntimeError("CUDA error: unspecified launch failure")
+        return super().forward(image)
+
+
+def register() -> None:
+    """Make all of these networks known to this process."""
+    toys.register()
+    registry.register(LosesItsDevice)
+
+
+def dask_setup(worker: Any) -> None:
+    """Do so in a worker, which is started with this module as its preload."""
+    register()
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = WORKERS) -> Iterator[str]:
+    """Start a cluster on loopback, whose nannies replace workers that die; give its address."""
+    from distributed import Client
+
+    about = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
+    with (
+        _process(folder, "scheduler", *about, *_SCHEDULER),
+        _process(folder, "worker", *about, *_WORKER, "--nworkers", str(workers)),
+        Client(scheduler_file=str(folder / "scheduler.json"), timeout=120, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(workers, timeout=120)
+        yield client.scheduler.address
+
+
+_SCHEDULER = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+_WORKER = ("--nthreads", "1", "--memory-limit", "0", "--preload", "clusters", "--host", "127.0.0.1")
+
+
+def python_path() -> str:
+    """Return where a process of its own finds the helpers of the tests."""
+    return os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@contextmanager
+def _process(folder: Path, *words: str) -> Iterator[None]:
+    """Run dask with these words, until the end of the ``with`` block."""
+    settings = {"TEMPORARY_DIRECTORY": str(folder), "DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": python_path(),
+        **{f"DASK_{name}": value for name, value in settings.items()},
+    }
+    with (folder / f"{words[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *words], env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()

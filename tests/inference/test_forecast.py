@@ -1,0 +1,140 @@
+"""What a run will take is said before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import toys
+from napari_memseg.errors import InputError
+from napari_memseg.inference import forecast as module
+from napari_memseg.inference.forecast import Forecast, check_disk, forecast
+from napari_memseg.inference.plan import Plan
+from napari_memseg.inference.probe import Probe, ProbeCache, Prober, middle
+from running import in_memory, noise, plan_of, run
+from trouble import watched
+
+pytestmark = pytest.mark.usefixtures("_no_flushes", "_own_cache")
+
+SHAPE, TILE = (37, 41, 29), (16, 16, 16)
+DATA = noise(SHAPE)
+GIB = 2**30
+
+
+@pytest.fixture
+def _own_cache(tmp_path, monkeypatch):
+    """Remember nothing beyond a test."""
+    cache = ProbeCache(tmp_path / "cache" / "probes.json")
+    monkeypatch.setattr(module, "Prober", partial(Prober, cache=cache))
+
+
+def plan_in(folder: Path, model=None, data=DATA, **settings) -> Plan:
+    return plan_of(model or toys.null(), data, folder, **{"tile": TILE, **settings})
+
+
+@pytest.mark.parametrize("halo", ["exact", (3, 0, 5)])
+@pytest.mark.parametrize("tile", [TILE, (32, 16, 48)])
+@pytest.mark.parametrize("box", [None, "17:32,0:41,3:5"])
+def test_tiles_and_redundancy_are_those_of_the_boxes_that_are_run(tmp_path, monkeypatch, halo, tile, box):
+    plan = plan_in(tmp_path, toys.random_unet(0, widths=[2, 2]), halo=halo, tile=tile, box=box)
+    expected = forecast(plan, in_memory(DATA))
+    calls = watched(monkeypatch)
+    run(plan, DATA)
+    assert expected.tiles == len(calls)
+    assert expected.redundancy == pytest.approx(sum(c.boxes[0].size for c in calls) / plan.region.size)
+
+
+def test_of_many_stages_the_last_is_counted(tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, toys.toy())
+    expected = forecast(plan, in_memory(DATA))
+    calls = watched(monkeypatch)
+    run(plan, DATA)
+    last = [call for call in calls if call.stage == "second"]
+    assert expected.tiles == len(last)
+    assert expected.redundancy == pytest.approx(sum(c.boxes[0].size for c in last) / plan.region.size)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_network_is_asked_for_a_forecast_once(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(module, "OWN_TILE", 1000 if few else 1)
+    plan, calls = plan_in(tmp_path), watched(monkeypatch)
+    first = forecast(plan, in_memory(DATA))
+    asked = len(calls)
+    assert asked
+    assert (calls[0].cores == [middle(plan)]) is not few
+    again = forecast(plan, in_memory(DATA))
+    assert len(calls) == asked
+    assert (again.seconds, again.disk_gib) == (first.seconds, first.disk_gib)
+
+
+class Costs:
+    """A prober to whom one tile costs a second, and 2 GiB."""
+
+    def __init__(self, image, *, voxels=16**3, tiles=1) -> None:
+        self._probe = Probe(seconds=1.0, read_seconds=0.0, bytes=2 * GIB, voxels=voxels, stored=0.5)
+
+    def known(self, plan):
+        return self._probe
+
+
+def test_time_is_that_of_all_tiles_and_memory_that_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "Prober", Costs)
+    small, large = noise((32, 32, 32)), noise((64, 64, 64))
+    few, many = (forecast(plan_in(tmp_path, data=data), in_memory(data)) for data in (small, large))
+    assert (few.tiles, many.tiles) == (8, 64)
+    assert (few.seconds, many.seconds) == (8, 64)
+    assert many.memory_gib - few.memory_gib < 0.1
+    assert few.memory_gib > 2
+
+
+def test_a_device_that_does_not_tell_its_memory_is_not_guessed_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "Prober", Costs)
+    monkeypatch.setattr(Costs, "known", lambda self, plan: replace(self._probe, bytes=None))
+    plan = plan_in(tmp_path)
+    assert forecast(plan, in_memory(DATA)).memory_gib is None
+    other = forecast(replace(plan, device="mps"), in_memory(DATA))
+    assert other.memory_gib is None
+    assert other.host_gib > 0
+
+
+def test_confidence_and_what_stages_keep_take_room_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "Prober", Costs)
+    plain, certain, kept = (
+        forecast(plan, in_memory(DATA)).disk_gib
+        for plan in (
+            plan_in(tmp_path),
+            plan_in(tmp_path, confidence=True),
+            plan_in(tmp_path, toys.toy()),
+        )
+    )
+    assert certain == 2 * plain
+    hint = 3 * 19 * 21 * 15
+    assert kept - plain >= 2 * hint / GIB
+
+
+def test_a_run_for_which_there_is_no_room_is_refused_with_figures(tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, name="not/yet/there/labels.ome.zarr")
+    expected = Forecast(tiles=1, redundancy=1.0, seconds=1.0, memory_gib=1.0, host_gib=1.0, disk_gib=7.25)
+    seen = []
+
+    def disk_usage(folder):
+        seen.append(folder)
+        return SimpleNamespace(total=100 * GIB, free=int(free * GIB))
+
+    monkeypatch.setattr("shutil.disk_usage", disk_usage)
+    free = 7.5
+    check_disk(plan, expected)
+    free = 3.5
+    with pytest.raises(InputError, match=r"need about 7\.2 GiB, and 3\.5 GiB are free at .*another disk"):
+        check_disk(plan, expected)
+    assert seen == [tmp_path] * 2
+
+
+def test_a_place_without_a_size_is_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=0, free=0))
+    expected = forecast(plan_in(tmp_path), in_memory(DATA))
+    check_disk(plan_in(tmp_path), expected)

@@ -1,0 +1,98 @@
+"""Memory of the host: what is taken, and what is free."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from napari_memseg.inference import heap
+from napari_memseg.inference.heap import HeapMeter, free_bytes, resident_bytes, settled_bytes, taken_bytes
+
+MIB = 2**20
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc tells what is taken")
+
+
+@glibc
+def test_what_is_made_and_freed_within_a_block_is_seen():
+    with HeapMeter() as meter:
+        for _ in range(20):
+            np.ones(64 * MIB, np.uint8)
+    assert 64 * MIB <= meter.most_bytes < 128 * MIB
+
+
+@glibc
+def test_what_is_still_there_at_the_end_is_seen_however_short_the_block():
+    with HeapMeter() as meter:
+        kept = np.empty(64 * MIB, np.uint8)
+    assert meter.most_bytes >= kept.nbytes
+
+
+@glibc
+def test_what_was_there_before_is_not_counted():
+    kept = np.ones(64 * MIB, np.uint8)
+    before = taken_bytes()
+    with HeapMeter() as meter:
+        pass
+    assert before >= kept.nbytes
+    assert meter.most_bytes < MIB
+
+
+@glibc
+def test_an_error_within_a_block_ends_the_watch_and_rises():
+    meter = HeapMeter()
+    with pytest.raises(KeyError), meter:
+        raise KeyError
+    assert meter.most_bytes is not None
+    assert not meter._thread.is_alive()
+
+
+def test_where_the_system_does_not_tell_nothing_is_made_up(monkeypatch):
+    monkeypatch.setattr(heap, "_glibc", lambda: None)
+    with HeapMeter() as meter:
+        pass
+    assert meter.most_bytes is None
+    assert taken_bytes() is None
+    assert settled_bytes() > 0
+    assert not heap.keep_heap()
+
+
+@glibc
+@pytest.mark.slow
+def test_a_heap_that_is_kept_gives_nothing_back():
+    told = subprocess.run([sys.executable, "-c", KEEPING], capture_output=True, check=True, text=True)
+    before, freed, settled = map(int, told.stdout.split())
+    assert freed - before >= 60 * MIB, "freed, and kept for the next tile"
+    assert settled - before < 16 * MIB
+
+
+KEEPING = """
+import numpy as np
+from napari_memseg.inference.heap import keep_heap, resident_bytes, settled_bytes
+assert keep_heap()
+before = resident_bytes()
+np.ones(64 * 2**20, np.uint8)
+print(before, resident_bytes(), settled_bytes())
+"""
+
+
+def test_something_is_free_and_something_is_held():
+    assert 0 < free_bytes() <= psutil.virtual_memory().total
+    assert 0 < settled_bytes() <= resident_bytes()
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "free"),
+    [("1000", "400", 600), ("1000", "1400", 0), ("max", "400", 10**6), ("", "", 10**6)],
+)
+def test_a_container_may_leave_less_than_the_system_has(tmp_path, monkeypatch, limit, taken, free):
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{taken}\n")
+    monkeypatch.setattr(heap, "_CGROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
+    assert free_bytes() == free
