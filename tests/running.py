@@ -85,5 +85,5 @@ def stored_bytes(plan: Plan) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in files
-        if path.suffix != ".sqlite" and path.name != "run.json"
+        if ".sqlite" not in path.name and path.name != "run.json"
     }

@@ -42,7 +42,7 @@ def _predict(image: zarr.Array[Any], checkpoint: Path, path: Path, chunk: int, d
     model, _ = load_checkpoint(checkpoint)
     model.to(device)
     labels = create_labels(path, image.shape, chunk)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for core, box in _boxes(image.shape, model):
             tile = torch.from_numpy(normalise(image[box]))[None, None].to(device)
             inner = [slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, box, strict=True)]

@@ -19,9 +19,17 @@ ValueError`` works in a script that has never heard of this package::
     └── Cancelled           somebody asked to stop; the work can be resumed
 """
 
+from __future__ import annotations
+
+from typing import Any, Self
+
 
 class MemsegError(Exception):
     """Base of every error that napari-memseg raises on purpose."""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """Travel from process to process by class and message, whatever other bases there are."""
+        return type(self), self.args
 
 
 class InputError(MemsegError, ValueError):

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.qt, pytest.mark.slow]
 
 PATIENCE = 120_000
 TESTS = Path(__file__).parents[1]
+IN_27 = SegmentConfig(tile=(64, 64, 64))
+"""A run of many blocks, however large the tiles are that suit this machine."""
 
 
 @pytest.fixture
@@ -82,24 +84,22 @@ def test_a_child_that_is_killed_in_mid_run_takes_nothing_with_it_and_the_run_end
     qtbot, make_napari_viewer, folder, model, tmp_path, after
 ):
     undisturbed = Path(shutil.copytree(folder, tmp_path / "undisturbed.memseg"))
-    list(segment_session(undisturbed, model, SegmentConfig()))
+    list(segment_session(undisturbed, model, IN_27))
 
     viewer = make_napari_viewer(show=True)
     _, dock = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
     assert dock.desk.open_session(folder)
     dock.show_page(dock.segment)
-    dock.segment.model.addItem("net", model)
-    dock.segment.refresh()
     relay = dock.desk.segmenting.relay
 
     def kill(step):
-        if step.done >= after:
+        if step.box is not None and step.done >= after:
             relay.stepped.disconnect(kill)
             (busy,) = [child for child in child_process._children if child.busy and child.alive]
             busy.process.kill()
 
     relay.stepped.connect(kill)
-    click(dock.segment.segment)
+    dock.desk.segmenting.start(model, IN_27)
     qtbot.waitUntil(lambda: not relay.busy, timeout=PATIENCE)
     assert "SIGKILL" in dock.segment.bar.text
     session = dock.desk.session

@@ -97,7 +97,9 @@ def computing(arithmetic: Arithmetic, device: torch.device) -> Iterator[None]:
     exact = arithmetic.precision == "float32"
     with ExitStack() as stack:
         stack.enter_context(
-            torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=not exact)
+            torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact
+            )
         )
         if not exact:
             stack.enter_context(torch.autocast(device.type, dtype=getattr(torch, arithmetic.precision)))

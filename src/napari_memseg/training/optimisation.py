@@ -159,7 +159,9 @@ class Stepper:
         cuda = self.device.type == "cuda"
         with (
             torch.random.fork_rng([self.device] if cuda else []),
-            torch.backends.cudnn.flags(deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32),
+            torch.backends.cudnn.flags(
+                enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+            ),
         ):
             torch.manual_seed(seed)
             yield
