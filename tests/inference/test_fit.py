@@ -354,7 +354,6 @@ def test_a_small_volume_is_planned_without_a_measurement(planned):
     assert costs.asked == []
 
 
-@pytest.mark.xfail(reason="draft.make_plan leaves out config.batch where nothing is measured")
 def test_a_batch_that_is_asked_for_is_taken_without_a_measurement_as_well(planned):
     assert planned(shape=(60, 50, 40), batch=3).batch == 3
     assert planned(tile=(64, 64, 64), precision="float32", batch=3).batch == 3

@@ -79,7 +79,7 @@ def make_plan(
     begun = None if fresh else _begun(draft)
     if begun is not None:
         return draft.like(begun)
-    plain = draft.plan()
+    plain = draft.plan(batch=config.batch or 1)
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
     if chosen or plain.region.size <= SMALL:
         return plain

@@ -50,6 +50,8 @@ SHARE = {"cpu": 0.5, "cuda": 0.85, "mps": 0.5}
 """Of the memory that is free."""
 LEANER = 1.15
 """The leanest tile is taken of those that take no longer than the fastest, times this."""
+FEWEST = 8
+"""Tiles that a run has at least, where it can: its labels are to be seen coming in."""
 PAGING = 0.4
 """Seconds that the system needs to hand out a GiB for the first time (measured on Linux)."""
 MODEST = 3 * GIB
@@ -114,6 +116,8 @@ class _Axis:
     """Longest box, in voxels."""
     run: int
     """Voxels that are run, all boxes together."""
+    count: int
+    """Cores."""
 
 
 def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
@@ -132,6 +136,7 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
         least = replace(usual, core=zyx(axis.core for axis in smallest))
         _refuse_if_too_large(least, sizes[smallest], room, probe)
         fitting = [smallest]
+    fitting = [w for w in fitting if prod(axis.count for axis in w) >= FEWEST] or fitting
     need = {way: sizes[way] * probe.bytes / probe.voxels for way in fitting}
     seconds = {
         way: prod(axis.run for axis in way) * probe.seconds / probe.voxels + PAGING * need[way] / GIB
@@ -152,7 +157,7 @@ def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
     for core in sorted(cores):
         starts = range(a // core * core, b, core)
         boxes = [_length(plan, axis, start, core) for start in starts]
-        found.append(_Axis(core, max(boxes), sum(boxes)))
+        found.append(_Axis(core, max(boxes), sum(boxes), len(boxes)))
     return found
 
 
