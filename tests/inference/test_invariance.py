@@ -70,8 +70,10 @@ def test_any_tiling_order_batch_and_number_of_workers_agrees_with_one_pass(
     plan = replace(plan_of(model, data, folder, tile=tile, halo="exact", confidence=True), batch=batch)
     assert plan.exact
     run(plan, data)
-    different = float(np.mean(labels_of(plan) != expected(model, data)))
-    assert different <= 1e-6
+    different = labels_of(plan) != expected(model, data)
+    second, best = np.sort(toys.whole_volume(model, data), 0)[-2:] if len(model.classes) > 1 else (0, 1)
+    assert not (different & (best - second > 1e-5 * np.abs(best).max())).any(), "only ties may differ"
+    assert different.sum() <= max(1e-6 * different.size, 1)
     other = replace(plan, destination=str(folder / "other" / "labels.ome.zarr"))
     by_workers(other, data, chance)
     assert len(run(other, data)) == 1, "nothing is left to do"
