@@ -157,6 +157,7 @@ def test_nothing_is_skipped_unless_somebody_asks_for_it(tmp_path, monkeypatch):
     assert steps[-1].skipped == 0
 
 
+@pytest.mark.slow
 def test_blocks_of_earlier_stages_that_nobody_needs_are_skipped_as_well(tmp_path, monkeypatch):
     plan = plan_for(volume(4), tmp_path, toys.toy())
     full = plan_for(volume(4), tmp_path, toys.toy(), "full.ome.zarr", skip_below=None)
