@@ -127,6 +127,7 @@ class Desk:
     session: Session | None
     layer: Labels | None = None
     session_changed = SimpleNamespace(connect=lambda slot: None)
+    segmenting = SimpleNamespace(moved=session_changed)
 
     def visible_box(self):
         return None if self.layer is None else visible_box(self.viewer, self.layer, SHAPE)
