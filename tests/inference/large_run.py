@@ -16,7 +16,7 @@ set_cache_bytes(2**24)  # which the small cube fills as well
 toys.register()
 folder, side = Path(sys.argv[1]), sys.argv[2]
 image, labels = (folder / f"{side}{kind}.ome.zarr" for kind in ("", "-labels"))
-config = SegmentConfig(chunk=64, tile=(64, 128, 128), precision="float32", batch=1, threads=1, device="cpu")
+config = SegmentConfig(chunk=64, tile=(64, 64, 64), precision="float32", batch=1, threads=1, device="cpu")
 for _ in segment(image, labels, folder / "null.safetensors", config):
     pass
 sys.stdout.write(json.dumps(int(peak_rss_gib() * 2**30)))
