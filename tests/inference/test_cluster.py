@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 
@@ -34,7 +35,6 @@ from napari_memseg.io.formats import open_volume
 from running import checkpoint_of, noise, stored_bytes
 from volumes import write_ome_zarr
 
-distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 SHAPE = (48, 52, 40)
 

@@ -107,8 +107,14 @@ def said(monkeypatch):
 
 
 @pytest.fixture
-def open_dock(make_napari_viewer, light_children):
-    """Open a viewer with the dock, and perhaps a session in it."""
+def open_dock(open_real_dock, light_children):
+    """Open a viewer with the dock, whose children are stand-ins, and perhaps a session in it."""
+    return open_real_dock
+
+
+@pytest.fixture
+def open_real_dock(make_napari_viewer):
+    """Open a viewer with the dock, whose children know torch, and perhaps a session in it."""
 
     def make(folder=None):
         viewer = make_napari_viewer(show=True)

@@ -29,20 +29,6 @@ def network(tmp_path):
 
 
 @pytest.fixture
-def open_dock(make_napari_viewer):
-    """Open a session in a viewer with the dock, whose children know torch."""
-
-    def make(folder):
-        viewer = make_napari_viewer(show=True)
-        viewer.window.resize(1280, 800)
-        _, dock = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
-        assert dock.desk.open_session(folder)
-        return viewer, dock
-
-    return make
-
-
-@pytest.fixture
 def until(qtbot):
     return lambda condition: qtbot.waitUntil(condition, timeout=PATIENCE)
 
@@ -56,8 +42,10 @@ def to_another_corner(viewer):
 
 
 @pytest.mark.parametrize("move", [to_another_slice, to_another_corner])
-def test_where_somebody_moves_to_is_predicted_next(until, open_dock, new_session, write_scan, network, move):
-    viewer, dock = open_dock(new_session(write_scan(shape=(64, 96, 96))))
+def test_where_somebody_moves_to_is_predicted_next(
+    until, open_real_dock, new_session, write_scan, network, move
+):
+    viewer, dock = open_real_dock(new_session(write_scan(shape=(64, 96, 96))))
     segmenting = dock.desk.segmenting
     viewer.dims.set_current_step(0, 20)
     viewer.scene.camera.zoom *= 4
@@ -100,9 +88,9 @@ def mostly_air(tmp_path, new_session):
 
 
 def test_a_run_is_forecast_its_empty_tiles_are_skipped_and_both_are_told_at_its_end(
-    until, open_dock, mostly_air, network
+    until, open_real_dock, mostly_air, network
 ):
-    viewer, dock = open_dock(mostly_air)
+    viewer, dock = open_real_dock(mostly_air)
     page = dock.segment
     dock.show_page(page)
     page.model.addItem(network.stem, network)

@@ -23,19 +23,20 @@ from napari_memseg.inference.control import Control
 from napari_memseg.inference.crew import Crew
 from napari_memseg.inference.empty import split_empty
 from napari_memseg.inference.executors import RunStep, Tally
-from napari_memseg.inference.folder import alone, locked
-from napari_memseg.inference.ledger import FAILED, SKIPPED
+from napari_memseg.inference.folder import alone, locked, sweep_partial
+from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.pencils import pencil_width, pencils
 from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.inference.schedule import needs
 from napari_memseg.inference.store import Store
-from napari_memseg.inference.writer import BlockDone
+from napari_memseg.inference.writer import mark_failed, mark_skipped
 from napari_memseg.io.formats import open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_memseg.inference.plan import Block, Plan
+    from napari_memseg.inference.writer import BlockDone
     from napari_memseg.io.volume import Volume
 
 PIECES = 8
@@ -90,8 +91,7 @@ def on_cluster(
         yield tally.step()
         for told in _work(plan, image or open_volume(plan.image), store, crew, tally.left):
             yield tally.step(told)
-        for left_by_a_kill in destination.rglob("*.partial"):
-            left_by_a_kill.unlink()
+        sweep_partial(destination)
         store.refresh()
         store.build_coarse(plan.region)
         tally.finish()
@@ -103,30 +103,16 @@ def _work(
     """Have blocks done, a stage after the other."""
     width = pencil_width(plan, [array.chunks for array in image.arrays])
     _, empty = split_empty(plan, image, blocks)
-    yield from _skip(plan, store, [block for block in empty if block.stage != plan.stages[-1].name])
+    yield from mark_skipped(store, [block for block in empty if block.stage != plan.stages[-1].name])
     failed: set[Block] = set()
     for stage in plan.stages:
         wanted = [block for block in blocks if block.stage == stage.name and not store.is_done(block)]
         lost = {block for block in wanted if failed and not failed.isdisjoint(needs(plan, block))}
-        yield from _give_up(plan, store, lost)
+        error = InputError("a block of an earlier stage that it reads from has failed")
+        yield from (mark_failed(store, block, error) for block in lost)
         failed |= lost
         able = [block for block in wanted if block not in lost]
         longest = min(max(len(able) // (PIECES * crew.size), 1), LONGEST)
         for told in crew.do(pencils(able, width, longest)):
             failed |= {told.block} if told.status == FAILED else set()
             yield told
-
-
-def _skip(plan: Plan, store: Store, blocks: Sequence[Block]) -> Iterator[BlockDone]:
-    """Note that nobody needs these blocks of early stages; that takes no worker."""
-    store.skip(blocks)
-    for block in blocks:
-        yield BlockDone(block=block, box=plan.box_of(block), status=SKIPPED)
-
-
-def _give_up(plan: Plan, store: Store, blocks: Iterable[Block]) -> Iterator[BlockDone]:
-    """Note that these blocks cannot be computed."""
-    error = InputError("a block of an earlier stage that it reads from has failed")
-    for block in blocks:
-        store.fail(block)
-        yield BlockDone(block=block, box=plan.box_of(block), status=FAILED, error=error)

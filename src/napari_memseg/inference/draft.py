@@ -83,7 +83,7 @@ def make_plan(
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
     if chosen or plain.region.size <= SMALL:
         return plain
-    return fit(draft, image)
+    return fit(draft)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

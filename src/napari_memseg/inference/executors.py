@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.inference.folder import alone
-from napari_memseg.inference.ledger import FAILED
+from napari_memseg.inference.ledger import FAILED, SKIPPED
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -94,7 +94,7 @@ class Tally:
         self.memory = told.memory
         if told.status != FAILED:
             self.done += 1
-            self.skipped += told.status == "skipped"
+            self.skipped += told.status == SKIPPED
             return
         place = {"stage": told.block.stage, "block": list(told.block.index), "box": str(told.box)}
         self.failures.append({**place, "reason": str(told.error)})

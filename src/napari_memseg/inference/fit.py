@@ -24,18 +24,15 @@ from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import HOLES, free_bytes, settled_bytes
+from napari_memseg.inference.heap import GIB, HOLES, free_bytes, settled_bytes
 from napari_memseg.inference.probe import Prober, machine_of, scout
-from napari_memseg.inference.tiling import box_around
 from napari_memseg.io.volume import CACHE_BYTES
 
 if TYPE_CHECKING:
     from napari_memseg.inference.draft import Draft
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.probe import Probe
-    from napari_memseg.io.volume import Volume
 
-GIB = 2**30
 SCOUT = 96
 """Edge of the tile that is measured first, in voxels; smaller ones run by other kernels."""
 WORTH = 10
@@ -44,9 +41,9 @@ FASTER = 0.9
 """Share of the time that another arithmetic must not exceed."""
 AGREES = 0.999
 """Share of a tile's labels that another arithmetic must leave as they are."""
-PATIENCE = {"cpu": 8.0, "cuda": 1.0, "mps": 4.0}
+PATIENCE = {"cpu": 8.0, "cuda": 1.0}
 """Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
-SHARE = {"cpu": 0.5, "cuda": 0.85, "mps": 0.5}
+SHARE = {"cpu": 0.5, "cuda": 0.85}
 """Of the memory that is free."""
 LEANER = 1.15
 """The leanest tile is taken of those that take no longer than the fastest, times this."""
@@ -62,7 +59,7 @@ FEW = 8
 """Cores of 1, 2, ... so many units are considered, and those that cut an axis in 1, 2, ... twice as many."""
 
 
-def fit(draft: Draft, image: Volume) -> Plan:
+def fit(draft: Draft) -> Plan:
     """Return a plan with tile, batch and arithmetic that suit this network on this machine.
 
     Raises
@@ -70,7 +67,7 @@ def fit(draft: Draft, image: Volume) -> Plan:
     DeviceMemoryError
         If no tile fits, or not the one that is asked for.
     """
-    prober, config, usual = Prober(image), draft.config, draft.plan()
+    prober, config, usual = Prober(draft.image), draft.config, draft.plan()
     tiled = sum(not stage.whole for stage in usual.stages)
     if tiled == 0:
         return usual
@@ -92,8 +89,9 @@ def _fastest(prober: Prober, usual: Plan, wanted: str, first: Probe) -> Arithmet
         return remembered[0]
     if len(tried) == 1 or not usual.segments or usual.region.size < WORTH * first.voxels:
         return usual.arithmetic
-    costs = {a: prober(scout(usual.computing(a), SCOUT), labels=True) for a in tried}
-    reference = costs[tried[0]]
+    labelled = first if first.labels is not None else prober(scout(usual, SCOUT), labels=True)
+    others = {a: prober(scout(usual.computing(a), SCOUT), labels=True) for a in tried[1:]}
+    reference, costs = labelled, {tried[0]: labelled, **others}
     fitting = [a for a in tried[1:] if _agree(costs[a], reference)]
     best = min(fitting, key=lambda a: costs[a].seconds, default=tried[0])
     best = best if costs[best].seconds < FASTER * reference.seconds else tried[0]
@@ -148,27 +146,16 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
 
 def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
     """Return the ways to cut one axis of a region into 1, 2, 3, ... cores of whole units."""
-    a, b, step = plan.region.start[axis], plan.region.stop[axis], unit[axis]
-    units = -(-b // step)
+    step = unit[axis]
+    units = -(-plan.region.stop[axis] // step)
     cores = {min(n, units) * step for n in range(1, FEW + 1)} | {
         -(-units // n) * step for n in range(1, 2 * FEW)
     }
     found = []
     for core in sorted(cores):
-        starts = range(a // core * core, b, core)
-        boxes = [_length(plan, axis, start, core) for start in starts]
+        boxes = plan.boxes_along(axis, core)
         found.append(_Axis(core, max(boxes), sum(boxes), len(boxes)))
     return found
-
-
-def _length(plan: Plan, axis: int, start: int, core: int) -> int:
-    """Return the length of the box of the last stage along one axis."""
-    stage = plan.stages[-1]
-    starts, cores = [0, 0, 0], list(plan.core)
-    starts[axis], cores[axis] = start, core
-    halo = stage.reads[0].halo
-    box = box_around(zyx(starts), plan.shape, zyx(cores), halo, stage.multiple)
-    return box.shape[axis]
 
 
 def _room(plan: Plan, most_gib: float | None) -> float:
@@ -186,10 +173,9 @@ def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
     """Refuse a tile that was asked for and does not fit."""
     if draft.config.tile is None or probe.bytes is None:
         return
-    voxels = prod(_length(plan, axis, plan.core[axis], plan.core[axis]) for axis in range(3)) * plan.batch
     most_gib = draft.config.max_memory_gib
     room = _room(plan, most_gib) if most_gib or plan.device != "cpu" else free_bytes()
-    _refuse_if_too_large(plan, voxels, room, probe)
+    _refuse_if_too_large(plan, plan.box_voxels * plan.batch, room, probe)
 
 
 def _refuse_if_too_large(plan: Plan, voxels: int, room: float, probe: Probe) -> None:

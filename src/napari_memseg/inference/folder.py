@@ -56,8 +56,7 @@ def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
     destination = Path(plan.destination)
     with locked(destination):
         _compare(plan, read_run_card(destination))
-        for left_by_a_kill in destination.rglob("*.partial"):
-            left_by_a_kill.unlink()
+        sweep_partial(destination)
         yield
 
 
@@ -102,6 +101,12 @@ def _sweep(destination: Path) -> None:
         for path in destination.parent.iterdir():
             if path.name.startswith(f"{destination.name}.") and path.name.endswith(_RUBBISH):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_partial(destination: Path) -> None:
+    """Delete what a kill has left half written of chunks; nobody else may be writing."""
+    for left_by_a_kill in destination.rglob("*.partial"):
+        left_by_a_kill.unlink()
 
 
 @contextmanager

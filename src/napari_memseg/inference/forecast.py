@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import ceil_div, zyx
+from napari_memseg.geometry import ceil_div
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import HOLES, settled_bytes
+from napari_memseg.inference.heap import GIB, HOLES, settled_bytes
 from napari_memseg.inference.probe import Probe, Prober, scout
 from napari_memseg.io.volume import CACHE, CACHE_BYTES
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from napari_memseg.inference.plan import Plan
     from napari_memseg.io.volume import Volume
 
-GIB = 2**30
 OWN_TILE = 20
 """Tiles from which on one of the run's own size is measured; for fewer, a smaller one tells."""
 SCOUT = 48
@@ -65,16 +64,17 @@ def forecast(plan: Plan, image: Volume) -> Forecast:
     """
     stage = plan.stages[-1]
     tiles = prod(plan.region.coarsen(plan.core).shape)
-    probe, voxels = _tile(plan, image, tiles), _box_voxels(plan)
+    probe, voxels = _tile(plan, image, tiles), plan.box_voxels
     ahead = IN_FLIGHT * plan.batch * voxels * image.dtype.itemsize
     image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
     cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
+    run_voxels = prod(sum(plan.boxes_along(axis, core)) for axis, core in enumerate(plan.core))
     own = plan.device == "cpu"
     host = settled_bytes() + cached + ahead + (int(HOLES * probe.bytes) if own and probe.bytes else 0)
     device = None if probe.bytes is None else probe.bytes + min(BRICK_BYTES, image_bytes) + ahead
     return Forecast(
         tiles=tiles,
-        redundancy=_run_voxels(plan) / plan.region.size if not stage.whole else 1.0,
+        redundancy=run_voxels / plan.region.size if not stage.whole else 1.0,
         seconds=tiles * (probe.seconds / plan.batch + probe.read_seconds * _fresh(plan, voxels)),
         memory_gib=host / GIB if own and probe.bytes else device / GIB if device and not own else None,
         host_gib=host / GIB if not own or probe.bytes else None,
@@ -108,7 +108,7 @@ def _tile(plan: Plan, image: Volume, tiles: int) -> Probe:
     if tiles >= OWN_TILE or plan.device.startswith("cuda"):
         return prober(plan)
     rate = prober.rate(plan) or prober(scout(plan, SCOUT))
-    times = _box_voxels(plan) * plan.batch / rate.voxels * len([s for s in plan.stages if not s.whole])
+    times = plan.box_voxels * plan.batch / rate.voxels * len([s for s in plan.stages if not s.whole])
     return Probe(
         seconds=rate.seconds * times,
         read_seconds=rate.read_seconds * times,
@@ -116,24 +116,6 @@ def _tile(plan: Plan, image: Volume, tiles: int) -> Probe:
         voxels=int(rate.voxels * times),
         stored=rate.stored,
     )
-
-
-def _box_voxels(plan: Plan) -> int:
-    """Return the voxels of a regular box of the last stage."""
-    stage = plan.stages[-1]
-    return stage.box(stage.reads[0], plan.core, plan.core, plan.shape).refine(stage.reads[0].factor).size
-
-
-def _run_voxels(plan: Plan) -> int:
-    """Return the voxels of all boxes of the last stage; those at a far face may be longer."""
-    stage, read = plan.stages[-1], plan.stages[-1].reads[0]
-    grid, sums = plan.region.coarsen(plan.core), [0, 0, 0]
-    for axis in range(3):
-        for n in range(grid.start[axis], grid.stop[axis]):
-            start = zyx(n * c if a == axis else 0 for a, c in enumerate(plan.core))
-            box = stage.box(read, start, plan.core, plan.shape).refine(read.factor).clip(plan.shape)
-            sums[axis] += box.shape[axis]
-    return prod(sums)
 
 
 def _fresh(plan: Plan, voxels: int) -> float:

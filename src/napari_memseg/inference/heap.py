@@ -23,6 +23,7 @@ import psutil
 if TYPE_CHECKING:
     from types import TracebackType
 
+GIB = 2**30
 SAMPLE_SECONDS = 0.002
 """Time between two looks at how much is taken."""
 HOLES = 1.5

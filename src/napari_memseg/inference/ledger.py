@@ -105,16 +105,21 @@ def _rows(path: Path) -> list[Any]:
         return []
 
 
-def done_blocks(folder: Path, *statuses: str) -> dict[str, set[Zyx]]:
-    """Return the indices of blocks of a status (default: finished or skipped) per stage, all ledgers merged.
+def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
+    """Return the indices of finished or skipped blocks per stage, all ledgers merged."""
+    return done_among(read_ledgers(folder))
+
+
+def done_among(rows: Iterable[Row]) -> dict[str, set[Zyx]]:
+    """Return the indices of finished or skipped blocks per stage.
 
     A block that failed in one process and was finished by another is done.
     """
-    merged: dict[str, set[Zyx]] = {}
-    for row in read_ledgers(folder):
-        if row.status in (statuses or (DONE, SKIPPED)):
-            merged.setdefault(row.stage, set()).add(row.block)
-    return merged
+    done: dict[str, set[Zyx]] = {}
+    for row in rows:
+        if row.status in (DONE, SKIPPED):
+            done.setdefault(row.stage, set()).add(row.block)
+    return done
 
 
 def done_boxes(run: Path) -> list[Box]:

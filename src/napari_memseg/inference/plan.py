@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,23 @@ class Plan:
     def box_of(self, block: Block) -> Box:
         """Return the voxels of the working level that a block is about."""
         return self.core_of(block) & self.stage(block.stage).region
+
+    def boxes_along(self, axis: int, core: int) -> list[int]:
+        """Return the lengths of the last stage's boxes along one axis, if its cores there were so long."""
+        a, b = self.region.start[axis], self.region.stop[axis]
+        return [self._box_length(axis, start, core) for start in range(a // core * core, b, core)]
+
+    @property
+    def box_voxels(self) -> int:
+        """Voxels of a box of the last stage away from the faces."""
+        return prod(self._box_length(axis, core, core) for axis, core in enumerate(self.core))
+
+    def _box_length(self, axis: int, start: int, core: int) -> int:
+        stage, starts, cores = self.stages[-1], [0, 0, 0], list(self.core)
+        starts[axis], cores[axis] = start, core
+        read = stage.reads[0]
+        box = stage.box(read, zyx(starts), zyx(cores), self.shape).refine(read.factor)
+        return box.shape[axis]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

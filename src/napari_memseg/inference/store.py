@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED, Ledger, Row, done_blocks
+from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED, Ledger, Row, done_among, read_ledgers
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.run_card import CONFIDENCE
 from napari_memseg.io.arrays import chunk_files_exist, open_array
@@ -60,9 +60,9 @@ class Store:
 
     def refresh(self) -> None:
         """Learn what all processes have finished by now, as far as it is still on the disk."""
-        self.done = done_blocks(self.plan.folder)
-        skipped = done_blocks(self.plan.folder, SKIPPED)
-        self.skipped = {Block(stage, index) for stage, found in skipped.items() for index in found}
+        rows = list(read_ledgers(self.plan.folder))
+        self.done = done_among(rows)
+        self.skipped = {Block(row.stage, row.block) for row in rows if row.status == SKIPPED}
         for block in [b for b in self.plan.blocks() if self.is_done(b) and not self._is_there(b)]:
             self.done[block.stage].discard(block.index)
         for name, pyramid in self._pyramids.items():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
-from napari_memseg.inference.ledger import DONE, FAILED
+from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED
 from napari_memseg.inference.store import Finished
 
 if TYPE_CHECKING:
@@ -43,6 +43,18 @@ class BlockDone:
     """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
 
 
+def mark_failed(store: Store, block: Block, error: Exception) -> BlockDone:
+    """Note that a block cannot be computed, and why."""
+    store.fail(block)
+    return BlockDone(block=block, box=store.plan.box_of(block), status=FAILED, error=error)
+
+
+def mark_skipped(store: Store, blocks: Sequence[Block]) -> list[BlockDone]:
+    """Store empty blocks as background, and those of early stages that nobody needs as nothing."""
+    store.skip(blocks)
+    return [BlockDone(block=block, box=store.plan.box_of(block), status=SKIPPED) for block in blocks]
+
+
 class Writer:
     """One thread that stores what is queued."""
 
@@ -60,12 +72,11 @@ class Writer:
 
     def fail(self, block: Block, error: Exception) -> Future[BlockDone]:
         """Queue the note that a block cannot be computed."""
-        return self._thread.submit(self._failed, block, error)
+        return self._thread.submit(mark_failed, self._store, block, error)
 
     def skip(self, blocks: Sequence[Block]) -> list[BlockDone]:
         """Store empty blocks as background, and wait for it."""
-        self._thread.submit(self._store.skip, blocks).result()
-        return [BlockDone(block=b, box=self._store.plan.box_of(b), status="skipped") for b in blocks]
+        return self._thread.submit(mark_skipped, self._store, blocks).result()
 
     def close(self) -> None:
         """Store what is queued, then end."""
@@ -88,11 +99,7 @@ class Writer:
         try:
             return Finished(block, result.arrays(), seconds)
         except InputError as error:
-            return self._failed(block, error)
-
-    def _failed(self, block: Block, error: Exception) -> BlockDone:
-        self._store.fail(block)
-        return BlockDone(block=block, box=self._store.plan.box_of(block), status=FAILED, error=error)
+            return mark_failed(self._store, block, error)
 
     def _done(self, finished: Finished) -> BlockDone:
         box = self._store.plan.box_of(finished.block)

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-GIB = 2**30
+from napari_memseg.inference.heap import GIB
 
 
 def peak_rss_gib() -> float | None:
