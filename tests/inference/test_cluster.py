@@ -32,6 +32,7 @@ from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.store import Finished, Store
 from napari_memseg.io.formats import open_volume
+from napari_memseg.models import registry
 from running import checkpoint_of, noise, stored_bytes
 from volumes import write_ome_zarr
 
@@ -41,7 +42,10 @@ SHAPE = (48, 52, 40)
 
 @pytest.fixture(scope="module", autouse=True)
 def _networks_are_known():
-    clusters.register()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+        clusters.register()
+        yield
 
 
 @pytest.fixture(scope="module")
