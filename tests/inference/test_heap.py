@@ -48,18 +48,39 @@ def test_an_error_within_a_block_ends_the_watch_and_rises():
     meter = HeapMeter()
     with pytest.raises(KeyError), meter:
         raise KeyError
-    assert meter.most_bytes is not None
+    assert meter.most_bytes >= 0
     assert not meter._thread.is_alive()
 
 
-def test_where_the_system_does_not_tell_nothing_is_made_up(monkeypatch):
+def test_where_no_heap_tells_what_is_taken_what_the_process_holds_does(monkeypatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
     with HeapMeter() as meter:
-        pass
-    assert meter.most_bytes is None
-    assert taken_bytes() is None
-    assert settled_bytes() > 0
+        kept = np.ones(64 * MIB, np.uint8)
+    assert kept.nbytes - MIB <= meter.most_bytes < 2 * kept.nbytes
+    assert 0 < settled_bytes() <= resident_bytes()
     assert not heap.keep_heap()
+
+
+@glibc
+@pytest.mark.slow
+def test_so_it_does_where_glibc_is_old_and_its_heap_is_kept():
+    told = subprocess.run([sys.executable, "-c", OLD], capture_output=True, check=True, text=True)
+    measured, settled, before = map(int, told.stdout.split())
+    assert 62 * MIB <= measured < 90 * MIB, "although the heap had kept that much from before"
+    assert settled - before < 16 * MIB
+
+
+OLD = """
+import numpy as np
+from napari_memseg.inference import heap
+heap._tells = lambda libc: False
+assert heap.keep_heap()
+before = heap.resident_bytes()
+np.ones(64 * 2**20, np.uint8)
+with heap.HeapMeter() as meter:
+    np.ones(64 * 2**20, np.uint8)
+print(meter.most_bytes, heap.settled_bytes(), before)
+"""
 
 
 @glibc
@@ -87,12 +108,18 @@ def test_something_is_free_and_something_is_held():
 
 
 @pytest.mark.parametrize(
-    ("limit", "taken", "free"),
-    [("1000", "400", 600), ("1000", "1400", 0), ("max", "400", 10**6), ("", "", 10**6)],
+    ("limit", "taken", "stat", "free"),
+    [
+        ("1000", "400", "", 600),
+        ("1000", "1400", "", 0),
+        ("1000", "900", "anon 300\ninactive_file 500\nactive_file 90", 600),
+        ("max", "400", "inactive_file 500", 10**6),
+        ("", "", "", 10**6),
+    ],
 )
-def test_a_container_may_leave_less_than_the_system_has(tmp_path, monkeypatch, limit, taken, free):
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{taken}\n")
+def test_a_container_may_leave_less_than_the_system_has(tmp_path, monkeypatch, limit, taken, stat, free):
+    for name, text in {"memory.max": limit, "memory.current": taken, "memory.stat": stat}.items():
+        (tmp_path / name).write_text(f"{text}\n")
     monkeypatch.setattr(heap, "_CGROUP", tmp_path)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
     assert free_bytes() == free

@@ -45,10 +45,15 @@ def keep_heap() -> bool:
 
 
 def free_bytes() -> int:
-    """Return what this process may still take of the host's memory, as system and container tell it."""
+    """Return what this process may still take of the host's memory, as system and container tell it.
+
+    A container counts the files that the system remembers of it; those go as soon as room is needed.
+    """
     free = int(psutil.virtual_memory().available)
     limit, taken = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or taken is None else max(min(free, limit - taken), 0)
+    if limit is None or taken is None:
+        return free
+    return max(min(free, limit - taken + _remembered_files()), 0)
 
 
 def resident_bytes() -> int:
@@ -59,8 +64,12 @@ def resident_bytes() -> int:
 def settled_bytes() -> int:
     """Return what this process holds of the host's memory beside what its heap keeps for later."""
     libc = _glibc()
-    kept = 0 if libc is None else int(libc.mallinfo2().fordblks)
-    return max(resident_bytes() - kept, 0)
+    if libc is None:
+        return resident_bytes()
+    if not _tells(libc):
+        libc.malloc_trim(0)
+        return resident_bytes()
+    return max(resident_bytes() - int(libc.mallinfo2().fordblks), 0)
 
 
 class HeapMeter:
@@ -68,46 +77,48 @@ class HeapMeter:
 
     Attributes
     ----------
-    most_bytes : int or None
-        Known when the block has ended; None where the system does not tell.
+    most_bytes : int
+        Known when the block has ended.
     """
 
     def __init__(self) -> None:
-        self.most_bytes: int | None = None
+        self.most_bytes = 0
         self._ended = threading.Event()
 
     def __enter__(self) -> HeapMeter:
-        self._before = taken_bytes()
-        self._most = self._before or 0
+        self._before = self._most = taken_bytes(afresh=True)
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        if self._before is not None:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        if self._before is not None:
-            self._thread.join()
-            self._look()
-            self.most_bytes = self._most - self._before
+        self._thread.join()
+        self._look()
+        self.most_bytes = self._most - self._before
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             self._look()
 
     def _look(self) -> None:
-        self._most = max(self._most, taken_bytes() or 0)
+        self._most = max(self._most, taken_bytes())
 
 
-def taken_bytes() -> int | None:
-    """Return what this process has taken from glibc and not given back; None elsewhere."""
+def taken_bytes(*, afresh: bool = False) -> int:
+    """Return what this process has taken from its heap and not given back, as nearly as the system tells.
+
+    Where it does not, this is what the process holds; ``afresh``, once its heap has given back what it can.
+    """
     libc = _glibc()
-    if libc is None:
-        return None
-    found = libc.mallinfo2()
-    return int(found.uordblks + found.hblkhd)
+    if libc is not None and _tells(libc):
+        found = libc.mallinfo2()
+        return int(found.uordblks + found.hblkhd)
+    if libc is not None and afresh:
+        libc.malloc_trim(0)
+    return resident_bytes()
 
 
 class _MallInfo(ctypes.Structure):
@@ -122,14 +133,28 @@ class _MallInfo(ctypes.Structure):
 
 @cache
 def _glibc() -> Any:
-    """Return glibc where it is the C library and new enough (2.33)."""
+    """Return glibc where it is the C library."""
     if platform.libc_ver()[0] != "glibc":
         return None
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallinfo2"):
-        return None
-    libc.mallinfo2.restype = _MallInfo
+    if _tells(libc):
+        libc.mallinfo2.restype = _MallInfo
     return libc
+
+
+def _tells(libc: Any) -> bool:
+    """Whether glibc is new enough to say what is taken: 2.33."""
+    return hasattr(libc, "mallinfo2")
+
+
+def _remembered_files() -> int:
+    """Return the bytes of files that a container has read or written and does not use now."""
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    return int(found.get("inactive_file", 0))
 
 
 def _number(path: Path) -> int | None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from napari_memseg.errors import DeviceLostError, DeviceMemoryError
+from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.inference.network import Network
+from napari_memseg.inference.shortage import is_shortage, raise_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
     from napari_memseg.inference.control import Control
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.tensors import Reader, Sample
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
-"""How those say it that raise a plain RuntimeError."""
-LOST = ("unspecified launch failure", "device-side assert", "gpu is lost", "has fallen off the bus",
-        "illegal memory access", "launch timed out", "ecc error", "driver shutting down")  # fmt: skip
-"""How CUDA says that nothing more can be computed in this process."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +76,9 @@ class Ladder:
             try:
                 return list(self._network(samples, 1 if samples[0].stage.whole else self._batch))
             except (RuntimeError, MemoryError) as error:
-                _raise_unless_memory(error)
+                raise_if_lost(error, self._network.device)
+                if not is_shortage(error):
+                    raise
             if not self._step_down(samples):
                 break
         return self._in_parts(samples)
@@ -129,6 +126,7 @@ class Ladder:
 
     def _last_resort(self, sample: Sample) -> Result:
         if self._network.device.type == "cpu":
+            self._batch, self._largest = self._plan.batch, self._plan.core  # others took it all: begin anew
             raise DeviceMemoryError(
                 f"The host's memory does not suffice for a tile of {sample.core.shape} voxels, the smallest "
                 "that this network takes. Close other programs, or work at a coarser level: --level."
@@ -185,28 +183,3 @@ def _joined(name: str, parts: Sequence[tuple[Box, dict[str, NDArray[Any]]]], box
         inner = at.coarsen(factor).relative_to(whole.start)
         joined[(..., *inner.slices)] = arrays[name]
     return joined
-
-
-def raise_if_lost(error: Exception) -> None:
-    """Call an error by its name if it says that the device is gone, whoever hears of it first.
-
-    Raises
-    ------
-    DeviceLostError
-        If it does.
-    """
-    text = str(error).lower()
-    if isinstance(error, RuntimeError) and any(part in text for part in LOST):
-        raise DeviceLostError(
-            f"The GPU can no longer be used by this process ({text[:200]}). What is finished is kept: start "
-            "the same again to go on from there, or with --device cpu in another destination."
-        ) from error
-
-
-def _raise_unless_memory(error: Exception) -> None:
-    """Let every error rise that is not about memory, by the name of what it means."""
-    text = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in OUT_OF_MEMORY):
-        return
-    raise_if_lost(error)
-    raise error

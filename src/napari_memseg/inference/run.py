@@ -23,10 +23,11 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMism
 from napari_memseg.inference.control import Control, Interrupted
 from napari_memseg.inference.device_image import BRICK_BYTES, DeviceImage
 from napari_memseg.inference.empty import split_empty
-from napari_memseg.inference.ladder import Ladder, raise_if_lost
+from napari_memseg.inference.ladder import Ladder
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.network import Network, cpu_threads
 from napari_memseg.inference.schedule import Schedule, needs
+from napari_memseg.inference.shortage import raise_if_lost
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.tensors import Reader
 from napari_memseg.inference.writer import BlockDone, Writer
@@ -126,7 +127,7 @@ class _Line:
     def __init__(
         self, plan: Plan, image: Volume, store: Store, network: Network, control: Control, stack: ExitStack
     ) -> None:
-        self._plan, self._control = plan, control
+        self._plan, self._control, self._device = plan, control, network.device
         on_gpu = network.device.type == "cuda"
         on_device = DeviceImage(image, network.device, BRICK_BYTES) if on_gpu else None
         self._reader = Reader(plan, image, on_device)
@@ -219,7 +220,7 @@ class _Line:
         except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it may be about one block alone
-            raise_if_lost(error)
+            raise_if_lost(error, self._device)
             while batch:
                 self._compute_again(batch[0][0])
                 del batch[0]
@@ -235,7 +236,7 @@ class _Line:
         except (Cancelled, Interrupted, DeviceLostError, RunMismatchError):
             raise
         except Exception as error:  # noqa: BLE001 - twice now: the block is marked, the others go on
-            raise_if_lost(error)
+            raise_if_lost(error, self._device)
             self._writing.append(self._writer.fail(block, error))
         else:
             self._writing.append(self._writer.put(block, result, monotonic() - began))
@@ -246,7 +247,7 @@ class _Line:
             try:
                 told = self._writing.popleft().result()
             except RuntimeError as error:
-                raise_if_lost(error)
+                raise_if_lost(error, self._device)
                 raise
             if told.error is not None:
                 self._reasons.setdefault(told.block, str(told.error))
