@@ -59,3 +59,13 @@ def on_calls(error: Exception, *numbers: int) -> Callable[[Call], Exception | No
 def in_box(error: Exception, box: Box) -> Callable[[Call], Exception | None]:
     """Let every call fail that writes into a box."""
     return lambda call: error if any(not (core & box).is_empty for core in call.cores) else None
+
+
+def larger_than(core: tuple[int, int, int], error: Exception) -> Callable[[Call], Exception | None]:
+    """Let every call of a tiled stage fail whose cores are larger."""
+
+    def trouble(call: Call) -> Exception | None:
+        fits = all(n <= most for n, most in zip(call.cores[0].shape, core, strict=True))
+        return None if fits or call.stage == "coarse" else error
+
+    return trouble

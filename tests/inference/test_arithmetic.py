@@ -103,8 +103,8 @@ HALF = [Arithmetic("float16", layout, folded=True) for layout in (CONTIGUOUS, CH
         ("auto", "cpu", True, [REFERENCE, LAST, BFLOAT]),
         ("auto", "cpu", False, [REFERENCE, LAST]),
         ("auto", "mps", True, [REFERENCE, LAST]),
-        ("auto", "cuda", False, HALF),
-        ("auto", "cuda:1", False, HALF),
+        ("auto", "cuda", False, [REFERENCE, *HALF, BFLOAT]),
+        ("auto", "cuda:1", False, [REFERENCE, *HALF, BFLOAT]),
         ("float32", "cpu", True, [REFERENCE]),
         ("float32", "cuda", True, [REFERENCE]),
         ("float16", "cuda", False, HALF),
@@ -114,7 +114,7 @@ HALF = [Arithmetic("float16", layout, folded=True) for layout in (CONTIGUOUS, CH
 def test_what_is_worth_a_measurement_begins_with_the_usual(monkeypatch, wanted, device, has_bfloat16, tried):
     monkeypatch.setattr(arithmetic, "cpu_has_bfloat16", lambda: has_bfloat16)
     assert candidates(wanted, device) == tried
-    assert usual(wanted, device) == tried[0]
+    assert usual(wanted) == tried[0]
 
 
 def test_float32_is_not_shortened_and_what_is_shorter_is():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toys
-from napari_memseg.errors import DeviceMemoryError
+from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.inference import draft, fit
 from napari_memseg.inference.arithmetic import CHANNELS_LAST, REFERENCE, Arithmetic
 from napari_memseg.inference.choices import core_unit
@@ -47,10 +47,17 @@ class Costs:
     labelled: bool = True
     image: Any = None
     cache: Any = None
+    too_large: Callable[[Plan], bool] = lambda plan: False
+    """Whether a probe has no memory for it."""
     asked: list[Plan] = field(default_factory=list)
+
+    def tried(self, plan: Plan, *, labels: bool = False) -> Probe | None:
+        return None if self.too_large(plan) else self(plan, labels=labels)
 
     def __call__(self, plan: Plan, *, labels: bool = False) -> Probe:
         self.asked.append(plan)
+        if self.too_large(plan):
+            raise DeviceMemoryError("It does not fit.")
         boxes = boxes_of(plan, self.image)
         return Probe(
             seconds=self.seconds(plan) * sum(boxes) * plan.batch,
@@ -112,7 +119,7 @@ def planned(tmp_path, monkeypatch):
 def plan_of(folder: Path, patch, costs: Costs, free: float, shape, model, until=None, **how) -> Plan:
     image = costs.image = in_memory(np.broadcast_to(np.float32(0), shape))
     costs.cache = Remembered() if costs.cache is None else costs.cache
-    patch.setattr(fit, "Prober", lambda image: costs)
+    patch.setattr(fit, "Prober", lambda image, control: costs)
     patch.setattr(fit, "free_bytes", lambda: free)
     patch.setattr(fit, "settled_bytes", lambda: 0)
     config = SegmentConfig(**{"chunk": 16, "device": "cpu", **how})
@@ -343,9 +350,49 @@ def test_a_gpu_is_filled_with_no_more_than_it_has(gpu):
     assert plan.batch * largest_box(plan) * 1000 <= 2 * GIB
 
 
-def test_a_gpu_computes_in_half_precision_unless_somebody_wants_float32(gpu):
-    assert gpu(Costs(seconds=lambda plan: 1e-9), 80 * GIB).precision == "float16"
-    assert gpu(Costs(seconds=lambda plan: 1e-9), 80 * GIB, precision="float32").arithmetic == REFERENCE
+HALF = Arithmetic("float16", folded=True)
+
+
+def in_half(plan: Plan) -> float:
+    return 1e-10 if plan.arithmetic == HALF else 1e-9
+
+
+def test_a_gpu_computes_in_half_precision_where_that_leaves_the_labels(gpu):
+    assert gpu(Costs(seconds=in_half), 80 * GIB).arithmetic == HALF
+    assert gpu(Costs(seconds=in_half, differ={HALF: 0.01}), 80 * GIB).arithmetic == REFERENCE
+    assert gpu(Costs(seconds=in_half), 80 * GIB, precision="float32").arithmetic == REFERENCE
+
+
+def test_a_batch_for_which_a_probe_has_no_memory_is_not_taken(gpu):
+    costs = Costs(seconds=in_batches(1.5), too_large=lambda plan: plan.batch == 2)
+    assert gpu(costs, 500 * GIB).batch == 1
+
+
+@pytest.mark.usefixtures("_has_bfloat16")
+def test_an_arithmetic_for_which_a_probe_has_no_memory_is_not_taken(planned):
+    costs = Costs(
+        seconds=in_arithmetics(bfloat=0.5, last=0.7), too_large=lambda plan: plan.arithmetic == BFLOAT
+    )
+    assert planned(costs).arithmetic == LAST
+
+
+def test_where_a_probe_has_no_memory_a_smaller_one_tells(planned):
+    costs = Costs(too_large=lambda plan: max(plan.core) > 32)
+    assert planned(costs, tile=(64, 64, 64)).core == (64, 64, 64)
+    assert [plan.core[0] for plan in costs.asked][:1] == [24]
+    with pytest.raises(DeviceMemoryError, match="It does not fit"):
+        planned(Costs(too_large=lambda plan: True))
+
+
+@pytest.mark.parametrize("how", [{"tile": (48, 48, 48), "precision": "float32", "batch": 1}, {}])
+def test_max_memory_is_kept_by_small_volumes_and_chosen_tiles_as_well(planned, how):
+    with pytest.raises(DeviceMemoryError):
+        planned(shape=(60, 50, 40), max_memory_gib=0.0001, **how)
+
+
+def test_a_limit_that_cannot_be_kept_since_nothing_is_measured_is_refused(planned):
+    with pytest.raises(InputError, match="cannot be measured"):
+        planned(Costs(bytes=None), max_memory_gib=2.0)
 
 
 def test_a_small_volume_is_planned_without_a_measurement(planned):

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 import toys
-from napari_memseg.errors import InputError
+from napari_memseg.errors import Cancelled, InputError
 from napari_memseg.inference import forecast as module
+from napari_memseg.inference.control import Control
 from napari_memseg.inference.forecast import Forecast, check_disk, forecast
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.probe import Probe, ProbeCache, Prober, middle
 from running import in_memory, noise, plan_of, run
-from trouble import watched
+from trouble import NO_MEMORY, larger_than, watched
 
 pytestmark = pytest.mark.usefixtures("_no_flushes", "_own_cache")
 
@@ -74,7 +75,7 @@ def test_a_network_is_asked_for_a_forecast_once(tmp_path, monkeypatch, few):
 class Costs:
     """A prober to whom one tile costs a second, and 2 GiB."""
 
-    def __init__(self, image, *, voxels=16**3, tiles=1) -> None:
+    def __init__(self, image, *, control=None, voxels=16**3) -> None:
         self._probe = Probe(seconds=1.0, read_seconds=0.0, bytes=2 * GIB, voxels=voxels, stored=0.5)
 
     def known(self, plan):
@@ -99,6 +100,24 @@ def test_a_device_that_does_not_tell_its_memory_is_not_guessed_at(tmp_path, monk
     other = forecast(replace(plan, device="mps"), in_memory(DATA))
     assert other.memory_gib is None
     assert other.host_gib > 0
+
+
+def test_a_tile_for_which_a_probe_has_no_memory_is_told_from_a_smaller_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "OWN_TILE", 1)
+    monkeypatch.setattr(module, "SCOUT", 8)
+    plan = plan_in(tmp_path)
+    fails_when = larger_than((8, 8, 8), NO_MEMORY["torch on a CPU"])
+    watched(monkeypatch, fails_when)
+    expected = forecast(plan, in_memory(DATA))
+    assert expected.seconds > 0
+    assert expected.memory_gib > 0
+
+
+def test_who_cancels_is_heard_while_a_tile_is_measured(tmp_path, monkeypatch):
+    control = Control()
+    watched(monkeypatch, lambda call: control.cancel())
+    with pytest.raises(Cancelled):
+        forecast(plan_in(tmp_path, toys.random_unet(0, 2)), in_memory(DATA), control)
 
 
 def test_confidence_and_what_stages_keep_take_room_on_the_disk(tmp_path, monkeypatch):

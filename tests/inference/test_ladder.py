@@ -24,7 +24,7 @@ from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.tensors import Reader
 from running import expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
-from trouble import LOST, NO_MEMORY, Call, in_box, on_calls, watched
+from trouble import LOST, NO_MEMORY, Call, in_box, larger_than, on_calls, watched
 
 pytestmark = pytest.mark.usefixtures("_no_flushes")
 
@@ -55,16 +55,6 @@ def assert_as_whole(plan: Plan, model=None) -> None:
     wanted = labels_at_once() if model is None else expected(model, DATA)
     different = float(np.mean(labels_of(plan) != wanted))
     assert different <= 1e-6
-
-
-def larger_than(core: tuple[int, int, int], error: Exception):
-    """Let every call of a tiled stage fail whose cores are larger."""
-
-    def trouble(call: Call) -> Exception | None:
-        fits = all(n <= most for n, most in zip(call.cores[0].shape, core, strict=True))
-        return None if fits or call.stage == "coarse" else error
-
-    return trouble
 
 
 def several_at_once(call: Call) -> Exception | None:

@@ -11,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toys
+from napari_memseg.errors import DeviceMemoryError
+from napari_memseg.geometry import Box
 from napari_memseg.inference import probe
 from napari_memseg.inference.arithmetic import CHANNELS_LAST, Arithmetic
+from napari_memseg.inference.control import Control
+from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.probe import ProbeCache, Prober, middle, scout
+from napari_memseg.models.intensity import Window
 from running import expected, in_memory, noise, plan_of
-from trouble import watched
+from trouble import NO_MEMORY, watched
 
 SHAPE = (37, 41, 29)
 DATA = noise(SHAPE)
@@ -110,6 +115,64 @@ def test_the_oldest_rows_are_forgotten(cache, monkeypatch):
     assert [cache.get(str(n)) for n in range(4)] == [{"row": 0}, None, {"row": 2}, {"row": 3}]
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_tile_that_cannot_be_read_is_no_reason_to_refuse_a_run(tmp_path, cache, monkeypatch, everywhere):
+    plan, data = plan_in(tmp_path), DATA.copy()
+    data[... if everywhere else middle(plan).slices] = np.nan
+    calls = watched(monkeypatch)
+    assert Prober(in_memory(data), cache)(plan, labels=True).labels is not None
+    assert {call.cores[0] == middle(plan) for call in calls} == {everywhere}
+
+
+def test_scores_that_are_no_numbers_have_a_cost_and_no_labels(tmp_path, cache):
+    model = toys.null()
+    plan = plan_in(tmp_path, model)
+    spoiled = replace(plan, window=Window(0.0, 1e-38, "float32")).computing(Arithmetic("float16"))
+    found = Prober(in_memory(np.full(SHAPE, 1e38, np.float32)), cache)(spoiled, labels=True)
+    assert found.labels is None
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize("error", NO_MEMORY.values(), ids=NO_MEMORY)
+def test_too_little_memory_is_said_in_a_sentence(tmp_path, cache, monkeypatch, error):
+    plan, prober = plan_in(tmp_path), Prober(in_memory(DATA), cache)
+    watched(monkeypatch, lambda call: error)
+    with pytest.raises(DeviceMemoryError, match=r"a tile of \(16, 16, 16\) voxels, 1 at a time, on cpu"):
+        prober(plan)
+    assert prober.tried(plan) is None
+    assert prober.known(plan) is None
+
+
+def test_other_errors_rise(tmp_path, cache, monkeypatch):
+    watched(monkeypatch, lambda call: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        Prober(in_memory(DATA), cache).tried(plan_in(tmp_path))
+
+
+def test_a_pause_has_the_tile_measured_again(tmp_path, cache, monkeypatch):
+    control = Control()
+    monkeypatch.setattr(control, "wait_if_paused", control.resume)
+    calls = watched(monkeypatch, lambda call: control.pause() if call.number == 1 else None)
+    found = Prober(in_memory(DATA), cache, control=control)(plan_in(tmp_path, toys.random_unet(0, 1)))
+    assert found.seconds > 0
+    assert len(calls) > 2
+
+
+def test_later_stages_see_what_earlier_ones_made_of_the_same_place(tmp_path, cache, monkeypatch):
+    compute, made, read = Network.__call__, [], []
+
+    def spied(network, samples, batch=1):
+        results = compute(network, samples, batch)
+        made.extend(r.arrays()["hint"] for r in results if samples[0].stage.name == "first")
+        read.extend(s.arrays["hint"] for s in samples if samples[0].stage.name == "second")
+        return results
+
+    monkeypatch.setattr(Network, "__call__", spied)
+    Prober(in_memory(DATA), cache)(scout(plan_in(tmp_path, toys.toy()), 16))
+    assert made[0].any()
+    assert (made[0] == read[0]).all()
+
+
 @given(
     start=st.tuples(*[st.integers(0, 90)] * 3),
     size=st.tuples(*[st.integers(1, 90)] * 3),
@@ -117,7 +180,7 @@ def test_the_oldest_rows_are_forgotten(cache, monkeypatch):
 )
 def test_a_scout_keeps_to_the_step_and_lies_in_the_region(scouted, start, size, edge):
     shape = (97, 83, 101)
-    box = probe.Box.at(start, size).snap((16, 16, 16)).clip(shape)
+    box = Box.at(start, size).snap((16, 16, 16)).clip(shape)
     if box.is_empty:
         return
     plan = scout(replace(scouted, shape=shape, region=box), edge)

@@ -50,11 +50,9 @@ REFERENCE = Arithmetic()
 """What every other one is compared with."""
 
 
-def usual(wanted: str, device: str) -> Arithmetic:
-    """Return the arithmetic of a precision ("auto" too) on a device, where nothing was measured."""
-    if wanted == "auto":
-        wanted = "float16" if device.startswith("cuda") else "float32"
-    return Arithmetic(wanted, folded=wanted != "float32")
+def usual(wanted: str) -> Arithmetic:
+    """Return the arithmetic of a precision, where nothing was measured; that of "auto" is the reference."""
+    return REFERENCE if wanted in ("auto", "float32") else Arithmetic(wanted, folded=True)
 
 
 def candidates(wanted: str, device: str) -> list[Arithmetic]:
@@ -67,7 +65,7 @@ def candidates(wanted: str, device: str) -> list[Arithmetic]:
     if wanted != "auto":
         return [Arithmetic(wanted, layout, folded=True) for layout in (CONTIGUOUS, CHANNELS_LAST)]
     if device.startswith("cuda"):
-        return candidates("float16", device)
+        return [REFERENCE, *candidates("float16", device), Arithmetic("bfloat16", CHANNELS_LAST, folded=True)]
     fast = ["float32", "bfloat16"] if device == "cpu" and cpu_has_bfloat16() else ["float32"]
     return [REFERENCE, *(Arithmetic(precision, CHANNELS_LAST, folded=True) for precision in fast)]
 

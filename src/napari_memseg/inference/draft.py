@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_memseg.inference.config import SegmentConfig
+    from napari_memseg.inference.control import Control
     from napari_memseg.io.volume import Volume
     from napari_memseg.models.base import Stage
 
@@ -50,6 +51,7 @@ def make_plan(
     *,
     until: Sequence[str] | None = None,
     fresh: bool = False,
+    control: Control | None = None,
 ) -> Plan:
     """Freeze a run; where one of the same kind is at the destination, what nobody asks for is taken from it.
 
@@ -67,6 +69,8 @@ def make_plan(
         Names of the stages to run, with those they need; by default all.
     fresh : bool
         Whether a run at the destination is to be discarded, so that it tells nothing.
+    control : Control, optional
+        Whoever cancels need not wait for a measurement.
 
     Raises
     ------
@@ -74,6 +78,8 @@ def make_plan(
         If image and model do not fit, or the level, box, tile or device is impossible.
     DeviceMemoryError
         If no tile fits into memory, or not the one that is asked for.
+    Cancelled
+        If somebody asked for it.
     """
     draft = _draft(checkpoint, image, Path(destination), config, until)
     begun = None if fresh else _begun(draft)
@@ -81,9 +87,9 @@ def make_plan(
         return draft.like(begun)
     plain = draft.plan(batch=config.batch or 1)
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
-    if chosen or plain.region.size <= SMALL:
+    if config.max_memory_gib is None and (chosen or plain.region.size <= SMALL):
         return plain
-    return fit(draft)
+    return fit(draft, control)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,7 @@ class Draft:
     def plan(self, *, core: Zyx | None = None, arithmetic: Arithmetic | None = None, batch: int = 1) -> Plan:
         """Return a plan with these, or with what is usual."""
         facts, core = self.facts, core or self.core
-        how = arithmetic or usual(self.config.precision, facts["device"])
+        how = arithmetic or usual(self.config.precision)
         grid = {"core": core, "halo": self.config.halo, "region": facts["region"]}
         return Plan(
             **facts,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_memseg.errors import DeviceMemoryError
+from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
 from napari_memseg.inference.device_image import BRICK_BYTES
@@ -29,6 +29,7 @@ from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.io.volume import CACHE_BYTES
 
 if TYPE_CHECKING:
+    from napari_memseg.inference.control import Control
     from napari_memseg.inference.draft import Draft
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.probe import Probe
@@ -59,21 +60,30 @@ FEW = 8
 """Cores of 1, 2, ... so many units are considered, and those that cut an axis in 1, 2, ... twice as many."""
 
 
-def fit(draft: Draft) -> Plan:
+def fit(draft: Draft, control: Control | None = None) -> Plan:
     """Return a plan with tile, batch and arithmetic that suit this network on this machine.
 
     Raises
     ------
     DeviceMemoryError
         If no tile fits, or not the one that is asked for.
+    InputError
+        If a limit of memory is asked for where memory cannot be measured.
+    Cancelled
+        If somebody asked for it.
     """
-    prober, config, usual = Prober(draft.image), draft.config, draft.plan()
+    prober, config, usual = Prober(draft.image, control=control), draft.config, draft.plan()
     tiled = sum(not stage.whole for stage in usual.stages)
     if tiled == 0:
         return usual
-    first = prober(scout(usual, SCOUT))
-    arithmetic = _fastest(prober, usual, config.precision, first)
-    probe = prober(scout(usual.computing(arithmetic), SCOUT))
+    edge, first = _scouted(prober, usual)
+    if first.bytes is None and config.max_memory_gib is not None:
+        raise InputError(
+            f"What a tile takes on {usual.device} cannot be measured, so that --max-memory cannot be kept. "
+            "Leave it out and choose a --tile, or take --device cpu."
+        )
+    arithmetic = _fastest(prober, usual, config.precision, edge, first)
+    probe = prober(scout(usual.computing(arithmetic), edge))
     probe = replace(probe, voxels=probe.voxels // tiled)  # of one tile, which passes through all stages
     core = _best_core(draft, arithmetic, probe) if config.tile is None else draft.core
     plan = draft.plan(core=core, arithmetic=arithmetic, batch=config.batch or 1)
@@ -81,7 +91,17 @@ def fit(draft: Draft) -> Plan:
     return plan if config.batch or plan.device == "cpu" else _batched(draft, prober, plan)
 
 
-def _fastest(prober: Prober, usual: Plan, wanted: str, first: Probe) -> Arithmetic:
+def _scouted(prober: Prober, usual: Plan) -> tuple[int, Probe]:
+    """Return what a small tile costs and its edge; where memory does not suffice, a smaller one's."""
+    edge = SCOUT
+    while (probe := prober.tried(scout(usual, edge))) is None:
+        if scout(usual, edge // 2).core == scout(usual, edge).core:
+            return edge, prober(scout(usual, edge))  # says why it cannot be
+        edge //= 2
+    return edge, probe
+
+
+def _fastest(prober: Prober, usual: Plan, wanted: str, edge: int, first: Probe) -> Arithmetic:
     """Return the arithmetic that takes the least time and leaves the labels, or the usual one."""
     tried, key = candidates(wanted, usual.device), f"arithmetic {machine_of(usual)} {wanted}"
     known = prober.cache.get(key)
@@ -89,19 +109,19 @@ def _fastest(prober: Prober, usual: Plan, wanted: str, first: Probe) -> Arithmet
         return remembered[0]
     if len(tried) == 1 or not usual.segments or usual.region.size < WORTH * first.voxels:
         return usual.arithmetic
-    labelled = first if first.labels is not None else prober(scout(usual, SCOUT), labels=True)
-    others = {a: prober(scout(usual.computing(a), SCOUT), labels=True) for a in tried[1:]}
-    reference, costs = labelled, {tried[0]: labelled, **others}
-    fitting = [a for a in tried[1:] if _agree(costs[a], reference)]
-    best = min(fitting, key=lambda a: costs[a].seconds, default=tried[0])
-    best = best if costs[best].seconds < FASTER * reference.seconds else tried[0]
+    reference = first if first.labels is not None else prober(scout(usual, edge), labels=True)
+    others = {a: prober.tried(scout(usual.computing(a), edge), labels=True) for a in tried[1:]}
+    fitting = {a: probe for a, probe in others.items() if probe is not None and _agree(probe, reference)}
+    best = min(fitting, key=lambda a: fitting[a].seconds, default=tried[0])
+    if best not in fitting or fitting[best].seconds >= FASTER * reference.seconds:
+        best = tried[0]
     prober.cache.put(key, asdict(best))
     return best
 
 
 def _agree(one: Probe, other: Probe) -> bool:
     if one.labels is None or other.labels is None:
-        return True
+        return False
     return float(np.mean(one.labels == other.labels)) >= AGREES
 
 
@@ -190,8 +210,9 @@ def _refuse_if_too_large(plan: Plan, voxels: int, room: float, probe: Probe) -> 
 
 def _batched(draft: Draft, prober: Prober, plan: Plan) -> Plan:
     """Return a plan that computes two tiles at once, where this is faster and fits."""
-    one = prober(plan)
-    if one.bytes is None or 2 * MARGIN * one.bytes > _room(plan, draft.config.max_memory_gib):
+    one = prober.tried(plan)
+    if one is None or one.bytes is None or 2 * MARGIN * one.bytes > _room(plan, draft.config.max_memory_gib):
         return plan
     twice = draft.plan(core=plan.core, arithmetic=plan.arithmetic, batch=2)
-    return twice if prober(twice).seconds < 2 * FASTER * one.seconds else plan
+    two = prober.tried(twice)
+    return twice if two is not None and two.seconds < 2 * FASTER * one.seconds else plan

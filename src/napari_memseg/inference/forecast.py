@@ -23,6 +23,7 @@ from napari_memseg.inference.probe import Probe, Prober, scout
 from napari_memseg.io.volume import CACHE, CACHE_BYTES
 
 if TYPE_CHECKING:
+    from napari_memseg.inference.control import Control
     from napari_memseg.inference.plan import Plan
     from napari_memseg.io.volume import Volume
 
@@ -52,7 +53,7 @@ class Forecast:
     disk_gib: float
 
 
-def forecast(plan: Plan, image: Volume) -> Forecast:
+def forecast(plan: Plan, image: Volume, control: Control | None = None) -> Forecast:
     """Say what a run will take.
 
     Parameters
@@ -61,10 +62,17 @@ def forecast(plan: Plan, image: Volume) -> Forecast:
         What is to be run.
     image : Volume
         Of the plan.
+    control : Control, optional
+        Whoever cancels need not wait for a measurement.
+
+    Raises
+    ------
+    Cancelled
+        If somebody asked for it.
     """
     stage = plan.stages[-1]
     tiles = prod(plan.region.coarsen(plan.core).shape)
-    probe, voxels = _tile(plan, image, tiles), plan.box_voxels
+    probe, voxels = _tile(plan, Prober(image, control=control), tiles), plan.box_voxels
     ahead = IN_FLIGHT * plan.batch * voxels * image.dtype.itemsize
     image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
     cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
@@ -100,13 +108,13 @@ def check_disk(plan: Plan, expected: Forecast) -> None:
         )
 
 
-def _tile(plan: Plan, image: Volume, tiles: int) -> Probe:
+def _tile(plan: Plan, prober: Prober, tiles: int) -> Probe:
     """Return what a tile of this plan costs: remembered, measured, or scaled from another tile."""
-    prober = Prober(image)
     if (known := prober.known(plan)) is not None:
         return known
-    if tiles >= OWN_TILE or plan.device.startswith("cuda"):
-        return prober(plan)
+    own = tiles >= OWN_TILE or plan.device.startswith("cuda")
+    if own and (found := prober.tried(plan)) is not None:
+        return found
     rate = prober.rate(plan) or prober(scout(plan, SCOUT))
     times = plan.box_voxels * plan.batch / rate.voxels * len([s for s in plan.stages if not s.whole])
     return Probe(

@@ -9,6 +9,7 @@ threads and shape of the tile, so that the next run need not wait for it.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -19,21 +20,28 @@ import platformdirs
 import torch
 from numcodecs import Zstd
 
+from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Box, zyx
+from napari_memseg.inference.control import Control, Interrupted
 from napari_memseg.inference.heap import HeapMeter
 from napari_memseg.inference.network import Network, cpu_threads
+from napari_memseg.inference.shortage import is_shortage
 from napari_memseg.inference.tensors import Reader
 from napari_memseg.inference.tiling import round_up
 from napari_memseg.io.files import atomic_write
 from napari_memseg.models.base import SCORES, Halo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.tensors import Sample
     from napari_memseg.io.volume import Volume
 
+PLACES = (0.5, 0.25, 0.75)
+"""Where in a region a tile is taken from: the first that can be read."""
 WARM_SECONDS = 1.0
 """A pass that took less is repeated, since the first one pays for memory and kernels."""
 MOST_ROWS = 500
@@ -53,7 +61,7 @@ class Probe:
     stored: float
     """Bytes on disk per voxel of labels."""
     labels: NDArray[Any] | None = None
-    """Of the tile; not remembered."""
+    """Of the tile, None where no class could be told; not remembered."""
 
 
 class ProbeCache:
@@ -101,10 +109,14 @@ class Prober:
         Tiles are taken from it.
     cache : ProbeCache, optional
         Where costs are remembered.
+    control : Control, optional
+        Whoever cancels is heard between two layers; whoever pauses has the tile measured again later.
     """
 
-    def __init__(self, image: Volume, cache: ProbeCache | None = None) -> None:
-        self._image = image
+    def __init__(
+        self, image: Volume, cache: ProbeCache | None = None, *, control: Control | None = None
+    ) -> None:
+        self._image, self._control = image, control or Control()
         self.cache = cache or ProbeCache()
 
     def __call__(self, plan: Plan, *, labels: bool = False) -> Probe:
@@ -112,16 +124,25 @@ class Prober:
 
         Raises
         ------
-        torch.OutOfMemoryError, RuntimeError, MemoryError
+        DeviceMemoryError
             If memory does not suffice.
+        Cancelled
+            If somebody asked for it.
         """
         probe = None if labels else self.known(plan)
         if probe is None:
-            probe = self._measure(plan)
+            probe = self._measured(plan)
             numbers = asdict(replace(probe, labels=None))
             self.cache.put(self._key(plan), numbers)
             self.cache.put(self._rate_key(plan), numbers)
         return probe
+
+    def tried(self, plan: Plan, *, labels: bool = False) -> Probe | None:
+        """Return what a tile of a plan costs; None if memory does not suffice for it."""
+        try:
+            return self(plan, labels=labels)
+        except DeviceMemoryError:
+            return None
 
     def known(self, plan: Plan) -> Probe | None:
         """Return what is remembered of this very tile."""
@@ -144,14 +165,28 @@ class Prober:
         boxes = [reader.where(stage, core).boxes for stage in plan.stages if not stage.whole]
         return " ".join(f"{name}{box.shape}" for found in boxes for name, box in found.items())
 
+    def _measured(self, plan: Plan) -> Probe:
+        while True:
+            try:
+                return self._measure(plan)
+            except Interrupted:
+                self._control.wait_if_paused()
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                raise DeviceMemoryError(
+                    f"Memory does not suffice for a tile of {plan.core} voxels, {plan.batch} at a time, on "
+                    f"{plan.device}. Choose a smaller --tile, or leave it out; or free some memory."
+                ) from error
+
     def _measure(self, plan: Plan) -> Probe:
         began = perf_counter()
-        samples = _samples(plan, self._image)
+        samples = self._samples(plan)
         read_seconds = perf_counter() - began
         with cpu_threads(plan.threads):
-            meter, network = _meter(plan.device), None
+            meter = _meter(plan.device)
             with meter:
-                network = Network(plan)
+                network = Network(plan, control=self._control)
                 seconds, labels = _timed(network, samples, plan.batch)
                 if seconds < WARM_SECONDS:
                     seconds, labels = _timed(network, samples, plan.batch)
@@ -163,6 +198,13 @@ class Prober:
             stored=1.0 if labels is None else _stored(labels),
             labels=labels,
         )
+
+    def _samples(self, plan: Plan) -> list[Sample]:
+        """Read a tile for each tiled stage, where the image can be read; what it holds hardly counts."""
+        for share in PLACES:
+            with suppress(InputError):
+                return _read(_BlindReader(plan, self._image), core_at(plan, share))
+        return _read(_BlindReader(plan, self._image, blank=True), middle(plan))
 
 
 def scout(plan: Plan, edge: int) -> Plan:
@@ -177,8 +219,13 @@ def scout(plan: Plan, edge: int) -> Plan:
 
 def middle(plan: Plan) -> Box:
     """Return the core in the middle of a plan's region."""
-    centre = zip(plan.region.start, plan.region.stop, plan.core, strict=True)
-    start = zyx((a + b - 1) // 2 // n * n for a, b, n in centre)
+    return core_at(plan, 0.5)
+
+
+def core_at(plan: Plan, share: float) -> Box:
+    """Return the core at a share of the way through a plan's region, in [0, 1), along all axes."""
+    along = zip(plan.region.start, plan.region.stop, plan.core, strict=True)
+    start = zyx((a + int(share * (b - 1 - a) + 0.5)) // n * n for a, b, n in along)
     return Box.at(start, plan.core)
 
 
@@ -190,17 +237,34 @@ def _probe(row: dict[str, Any] | None) -> Probe | None:
         return None
 
 
-def _samples(plan: Plan, image: Volume) -> list[Sample]:
-    reader = _BlindReader(plan, image)
-    return [reader.sample(stage, middle(plan)) for stage in plan.stages if not stage.whole]
+def _read(reader: Reader, core: Box) -> list[Sample]:
+    return [reader.sample(stage, core) for stage in reader.plan.stages if not stage.whole]
 
 
 def _timed(network: Network, samples: list[Sample], batch: int) -> tuple[float, NDArray[Any] | None]:
     """Run a tile through all tiled stages; return how long it took, and its labels."""
-    began, labels = perf_counter(), None
-    for sample in samples:
-        labels = network([sample], batch)[0].arrays().get(SCORES)
-    return perf_counter() - began, labels
+    seconds, labels = 0.0, None
+    for n, sample in enumerate(samples):
+        began, made = perf_counter(), {}
+        with suppress(InputError):  # where no class can be told, there are no labels to compare
+            made = network([sample], batch)[0].arrays()
+        seconds += perf_counter() - began
+        labels = made.get(SCORES)
+        for later in samples[n + 1 :]:
+            _hand_on(sample, made, later)
+    return seconds, labels
+
+
+def _hand_on(sample: Sample, made: Mapping[str, NDArray[Any]], later: Sample) -> None:
+    """Put what a stage made into what a later one reads, as far as that is the same place."""
+    for array in sample.stage.writes:
+        if array.name in made and (want := later.where.boxes.get(array.name)) is not None:
+            have = sample.written.coarsen(array.factor)
+            shared = have & want
+            target = later.arrays[array.name]
+            assert isinstance(target, np.ndarray)
+            inside = shared.relative_to(have.start)
+            target[(..., *shared.relative_to(want.start).slices)] = made[array.name][(..., *inside.slices)]
 
 
 def _stored(labels: NDArray[Any]) -> float:
@@ -210,12 +274,21 @@ def _stored(labels: NDArray[Any]) -> float:
 
 
 class _BlindReader(Reader):
-    """A reader that sees the image alone: what earlier stages would have made is zeros."""
+    """A reader that sees the image alone: what earlier stages make is zeros; where ``blank``, it is too."""
+
+    def __init__(self, plan: Plan, image: Volume, *, blank: bool = False) -> None:
+        super().__init__(plan, image)
+        self._blank = blank
 
     def _stored(self, name: str, box: Box | None) -> NDArray[Any]:
-        array = next(a for stage in self._plan.stages for a in stage.writes if a.name == name)
-        shape = array.shape(self._plan.shape) if box is None else (array.channels, *box.shape)
+        array = next(a for stage in self.plan.stages for a in stage.writes if a.name == name)
+        shape = array.shape(self.plan.shape) if box is None else (array.channels, *box.shape)
         return np.zeros(shape, array.dtype)
+
+    def _halved(self, box: Box, level: int, halvings: int) -> NDArray[Any]:
+        if not self._blank:
+            return super()._halved(box, level, halvings)
+        return np.zeros(box.shape, np.float32 if halvings else self.image.dtype)
 
 
 class _CudaMeter:

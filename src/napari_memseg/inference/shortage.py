@@ -38,7 +38,7 @@ def raise_if_lost(error: Exception, device: torch.device) -> None:
     said = str(error) if any(part in str(error).lower() for part in LOST) else _complaint(device)
     if said:
         raise DeviceLostError(
-            f"The GPU can no longer be used by this process ({' '.join(said.split())[:200]}). What is finished "
+            f"This process can no longer use the GPU ({' '.join(said.split())[:200]}). What is finished "
             "is kept: start the same again to go on from there, or with --device cpu in another destination."
         ) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,12 +67,13 @@ class Reader:
     """
 
     def __init__(self, plan: Plan, image: Volume, on_device: DeviceImage | None = None) -> None:
-        self._plan, self._image, self._on_device = plan, image, on_device
+        self.plan, self.image, self._on_device = plan, image, on_device
         self._kept: dict[str, NDArray[Any] | Uploaded] = {}
+        self._keeping = Lock()
 
     def on_host(self) -> Reader:
         """Return a reader of the same that keeps to the host's memory."""
-        return Reader(self._plan, self._image)
+        return Reader(self.plan, self.image)
 
     def sample(self, stage: StagePlan, core: Box) -> Sample:
         """Read all that a stage needs for the core of a block, or for a piece of one.
@@ -92,7 +94,7 @@ class Reader:
 
     def where(self, stage: StagePlan, core: Box) -> Where:
         """Return the boxes that a stage reads for a core."""
-        plan = self._plan
+        plan = self.plan
         vectors = {array.name for maker in plan.stages for array in maker.writes if array.vector}
         spatial = [read for read in stage.reads if read.name not in vectors]
         boxes = {read.name: stage.box(read, core.start, core.shape, plan.shape) for read in spatial}
@@ -101,9 +103,10 @@ class Reader:
         return Where(box=box, shape=plan.shape, voxel_size=plan.voxel_size, boxes=boxes)
 
     def _once(self, read: ReadPlan, where: Where) -> NDArray[Any] | Uploaded:
-        if read.name not in self._kept:
-            self._kept[read.name] = self._read(read, where)
-        return self._kept[read.name]
+        with self._keeping:
+            if read.name not in self._kept:
+                self._kept[read.name] = self._read(read, where)
+            return self._kept[read.name]
 
     def _read(self, read: ReadPlan, where: Where) -> NDArray[Any] | Uploaded:
         box = where.boxes.get(read.name)
@@ -120,20 +123,20 @@ class Reader:
 
     @cached_property
     def _arrays(self) -> Mapping[str, zarr.Array[Any]]:
-        names = [array.name for stage in self._plan.stages for array in stage.writes]
-        return {name: zarr.open_array(self._plan.array_path(name), mode="r") for name in names}
+        names = [array.name for stage in self.plan.stages for array in stage.writes]
+        return {name: zarr.open_array(self.plan.array_path(name), mode="r") for name in names}
 
     def _halved(self, box: Box, level: int, halvings: int) -> NDArray[Any]:
         """Return a box of the image, ``halvings`` times coarser than the level it is read from."""
         if halvings == 0:
-            return read_finite(self._image, box, level)
+            return read_finite(self.image, box, level)
         factor = zyx([2**halvings] * 3)
         fine = box.refine(factor)
         height = max(SLAB_VOXELS // (fine.shape[1] * fine.shape[2] * factor[0]), 1)
         slabs = []
         for z in range(box.start[0], box.stop[0], height):
             slab = Box((z, *box.start[1:]), (min(z + height, box.stop[0]), *box.stop[1:]))
-            grey = read_finite(self._image, slab.refine(factor).clip(self._plan.shape), level)
+            grey = read_finite(self.image, slab.refine(factor).clip(self.plan.shape), level)
             slabs.append(_halve(grey, halvings))
         return np.concatenate(slabs)
 
