@@ -64,6 +64,7 @@ class Tally:
         self.skipped = len(store.skipped)
         self.failures: list[dict[str, Any]] = []
         self.memory: Mapping[str, Any] = {}
+        self._first_error: Exception | None = None
         self._began = monotonic()
 
     def step(self, told: BlockDone | None = None) -> RunStep:
@@ -72,7 +73,7 @@ class Tally:
         Raises
         ------
         Exception
-            That of the block, if none was ever finished and too many have failed.
+            That of the first block that failed, the likely cause, if too many have and none was finished.
         """
         facts: dict[str, Any] = {}
         if told is not None:
@@ -98,9 +99,10 @@ class Tally:
             return
         place = {"stage": told.block.stage, "block": list(told.block.index), "box": str(told.box)}
         self.failures.append({**place, "reason": str(told.error)})
+        self._first_error = self._first_error or told.error
         hopeless = len(self.failures) >= min(HOPELESS, len(self.left))
-        if hopeless and not self.done and told.error is not None:
-            raise told.error
+        if hopeless and not self.done and self._first_error is not None:
+            raise self._first_error
 
 
 def in_process(
