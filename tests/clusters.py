@@ -40,10 +40,32 @@ class LosesItsDevice(toys.NullModel):
         return super().forward(image)
 
 
+class TakesSmallTiles(toys.NullModel):
+    """Raises what torch says where memory does not suffice, for every tile of more than so many voxels."""
+
+    architecture: ClassVar[str] = "small tiles"
+
+    def __init__(self, classes: ClassTable, *, log: str, most: int) -> None:
+        super().__init__(classes)
+        self._log, self._most = Path(log), most
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"log": str(self._log), "most": self._most}
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.numel() > self._most:
+            with self._log.open("ab") as log:
+                log.write(b"x")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().forward(image)
+
+
 def register() -> None:
     """Make all of these networks known to this process."""
     toys.register()
     registry.register(LosesItsDevice)
+    registry.register(TakesSmallTiles)
 
 
 def dask_setup(worker: Any) -> None:

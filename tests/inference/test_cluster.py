@@ -263,6 +263,18 @@ def test_blocks_over_which_worker_after_worker_dies_end_the_run(tmp_path, schedu
         list(on_cluster(planned(model, tmp_path, noise(SHAPE)), scheduler=scheduler))
 
 
+def test_what_does_not_fit_a_worker_tries_once_and_all_that_they_tried_is_told(tmp_path, scheduler):
+    log = tmp_path / "log"
+    model = clusters.TakesSmallTiles(toys.null().classes, log=str(log), most=16**3)
+    plan = planned(model, tmp_path, noise((64, 48, 48)), tile=(32, 16, 16))
+    last = list(on_cluster(plan, scheduler=scheduler))[-1]
+    assert (last.done, last.failed) == (last.total, 0)
+    tried = len(log.read_bytes())
+    assert 1 <= tried <= clusters.WORKERS
+    assert last.memory == {"retries": tried, "batch": 1, "tile": [16, 16, 16], "cpu": False}
+    assert read_run_card(Path(plan.destination))["result"]["out_of_memory"] == last.memory
+
+
 def test_an_image_that_workers_do_not_see_is_named_with_the_worker(plan, tmp_path, scheduler):
     image = open_volume(plan.image)
     lost = replace(elsewhere(plan, tmp_path), image=str(tmp_path / "elsewhere.tif"))

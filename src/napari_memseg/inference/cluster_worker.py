@@ -1,7 +1,8 @@
 """What a worker process of a cluster keeps of a run, and what it is asked from afar.
 
-Image, network and ledger are opened once, and kept from one pencil to the next. Only
-the plan as text, ids of blocks and what became of them travel::
+Image, network and ledger are opened once, and kept from one pencil to the next, as is
+what was learnt of the memory there is. Only the plan as text, ids of blocks and what
+became of them travel::
 
     cluster.py  ── steer ──────> Control: pause, cancel, look here first
     (client)    ── do_pencil ──> run_blocks ── one event per block ──> client
@@ -30,6 +31,7 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegE
 from napari_memseg.geometry import zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.heap import keep_heap
+from napari_memseg.inference.ladder import Footing
 from napari_memseg.inference.ledger import DONE, SKIPPED
 from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 TOPIC = "napari-memseg"
 """Under which workers tell of blocks."""
 
+_TRAVELS = ("seconds", "status", "memory", "worker")
 _log = logging.getLogger(__name__)
 
 
@@ -69,14 +72,14 @@ class Wish:
 def _to_row(told: BlockDone) -> dict[str, Any]:
     """Return plain values, which any process can read."""
     reason = None if told.error is None else str(told.error) or type(told.error).__name__
-    facts = {"seconds": told.seconds, "status": told.status, "memory": dict(told.memory)}
+    facts = {name: getattr(told, name) for name in _TRAVELS}
     return {"stage": told.block.stage, "index": list(told.block.index), "reason": reason, **facts}
 
 
 def from_row(plan: Plan, row: dict[str, Any]) -> BlockDone:
     """Return what a worker told."""
     block, reason = Block(row["stage"], zyx(row["index"])), row["reason"]
-    facts = {name: row[name] for name in ("seconds", "status", "memory")}
+    facts = {name: row[name] for name in _TRAVELS}
     error = None if reason is None else InputError(reason)
     return BlockDone(block=block, box=plan.box_of(block), error=error, **facts)
 
@@ -115,7 +118,7 @@ def do_pencil(plan: str, attempt: Attempt, blocks: Sequence[Block]) -> list[dict
     worker, told = get_worker(), []
     try:
         for block in _job_of(attempt).do(partial(_read, plan, worker.name), blocks):
-            told.append(_to_row(block))
+            told.append(_to_row(replace(block, worker=worker.id)))
             worker.log_event(TOPIC, {"attempt": attempt.number, "row": told[-1]})
     except DeviceLostError:
         _log.exception("This process can no longer use its GPU and ends, so that another one does its pencil")
@@ -167,6 +170,7 @@ class _Tools:
         self._check_folder()
         self._image = open_image(plan)
         self._network = Network(plan, control=control)
+        self._footing = Footing.of(plan)
         self.store = Store(plan)
 
     def do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
@@ -179,7 +183,13 @@ class _Tools:
         left = [block for block in blocks if not self.store.is_done(block)]
         with suppress(Cancelled):
             yield from run_blocks(
-                self._plan, left, self._control, image=self._image, store=self.store, network=self._network
+                self._plan,
+                left,
+                self._control,
+                image=self._image,
+                store=self.store,
+                network=self._network,
+                footing=self._footing,
             )
 
     def _check_folder(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from napari_memseg.geometry import Box
     from napari_memseg.inference.control import Control
@@ -49,7 +50,7 @@ class RunStep:
     reason: str = ""
     """Why it failed; empty if it did not."""
     memory: Mapping[str, Any] = field(default_factory=dict)
-    """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
+    """How often memory did not suffice so far, and what became of it; see ``merged_notes``."""
 
 
 class Tally:
@@ -63,9 +64,14 @@ class Tally:
         self.done = self.resumed = self.total - len(self.left)
         self.skipped = len(store.skipped)
         self.failures: list[dict[str, Any]] = []
-        self.memory: Mapping[str, Any] = {}
+        self._notes: dict[str, Mapping[str, Any]] = {}
         self._first_error: Exception | None = None
         self._began = monotonic()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What is known of the memory of all workers."""
+        return merged_notes(self._notes.values())
 
     def step(self, told: BlockDone | None = None) -> RunStep:
         """Count one block, and say how far the run is.
@@ -78,8 +84,8 @@ class Tally:
         facts: dict[str, Any] = {}
         if told is not None:
             self._count(told)
-            facts = {"block": told.block, "box": told.box, "seconds": told.seconds, "memory": told.memory}
-            facts["reason"] = str(told.error or "")
+            facts = {"block": told.block, "box": told.box, "seconds": told.seconds}
+            facts |= {"reason": str(told.error or ""), "memory": self.memory}
         facts |= {"done": self.done, "total": self.total, "resumed": self.resumed}
         return RunStep(**facts, skipped=self.skipped, failed=len(self.failures))
 
@@ -88,11 +94,11 @@ class Tally:
         destination = Path(self.plan.destination)
         if self.left or not read_run_card(destination)["finished"]:
             counts = {"blocks": self.total, "done": self.done, "skipped": self.skipped}
-            result = {**counts, "failures": self.failures, "out_of_memory": dict(self.memory)}
+            result = {**counts, "failures": self.failures, "out_of_memory": self.memory}
             finish_run_card(destination, result=result, seconds=monotonic() - self._began)
 
     def _count(self, told: BlockDone) -> None:
-        self.memory = told.memory
+        self._note(told)
         if told.status != FAILED:
             self.done += 1
             self.skipped += told.status == SKIPPED
@@ -103,6 +109,36 @@ class Tally:
         hopeless = len(self.failures) >= min(HOPELESS, len(self.left))
         if hopeless and not self.done and self._first_error is not None:
             raise self._first_error
+
+    def _note(self, told: BlockDone) -> None:
+        """Keep the latest notes of each worker: those with the most retries, whatever order they come in."""
+        known = self._notes.get(told.worker, {})
+        if told.memory.get("retries", 0) >= known.get("retries", 0):
+            self._notes[told.worker] = told.memory
+
+
+def merged_notes(notes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what several processes say of their memory as if one had: all retries, the least of the rest.
+
+    Parameters
+    ----------
+    notes : iterable of mapping
+        As ``Footing.notes`` gives them.
+
+    Returns
+    -------
+    dict
+        Of the same keys: retries, and where there were any batch, tile, and whether a CPU helped out.
+    """
+    short = [note for note in notes if note.get("retries")]
+    if not short:
+        return {"retries": 0}
+    return {
+        "retries": sum(note["retries"] for note in short),
+        "batch": min(note["batch"] for note in short),
+        "tile": list(min((note["tile"] for note in short), key=prod)),
+        "cpu": any(note["cpu"] for note in short),
+    }
 
 
 def in_process(

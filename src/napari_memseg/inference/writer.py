@@ -40,7 +40,9 @@ class BlockDone:
     error: Exception | None = None
     """Why it failed."""
     memory: Mapping[str, Any] = field(default_factory=dict)
-    """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
+    """How often memory did not suffice so far, and what became of it; see ``Footing.notes``."""
+    worker: str = ""
+    """Which process of a cluster tells it; empty for this one."""
 
 
 def mark_failed(store: Store, block: Block, error: Exception) -> BlockDone:
