@@ -176,7 +176,7 @@ class _Tools:
     def do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
         """Tell which blocks are there, then do the others; until somebody cancels."""
         self._check_folder()
-        self.store.refresh()
+        self.store.refresh(blocks)
         for block in (block for block in blocks if self.store.is_done(block)):
             status = SKIPPED if block in self.store.skipped else DONE
             yield BlockDone(block=block, box=self._plan.box_of(block), status=status)
