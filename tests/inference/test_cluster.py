@@ -22,8 +22,10 @@ import toys
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMismatchError
 from napari_memseg.geometry import Box
 from napari_memseg.inference.cluster import on_cluster
+from napari_memseg.inference.cluster_worker import TOPIC, Attempt, Wish, do_pencil, leave, steer
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.crew import next_generation
 from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.folder import prepare
@@ -220,6 +222,33 @@ def test_a_second_client_is_refused_and_the_first_goes_on(plan, tmp_path, schedu
         list(on_cluster(mine, scheduler=scheduler))
     list(steps)
     assert_as_undisturbed(mine, plan)
+
+
+def test_a_late_word_of_an_earlier_attempt_ends_nothing(plan, tmp_path, scheduler):
+    mine = elsewhere(plan, tmp_path)
+    steps = on_cluster(mine, scheduler=scheduler)
+    next(steps)
+    earlier = Attempt(os.path.abspath(mine.destination), 1, "z")
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        for word in ((steer, earlier, Wish(cancelled=True)), (leave, earlier)):
+            with pytest.raises(InputError, match="Another client has taken over the run at"):
+                client.run(*word)
+        late = client.submit(do_pencil, json.dumps(mine.to_json()), earlier, [], pure=False)
+        with pytest.raises(InputError, match=r"On the worker .*: Another client has taken over"):
+            late.result()
+    list(steps)
+    assert_as_undisturbed(mine, plan)
+
+
+def test_a_later_attempt_is_greater_even_if_its_clock_is_behind(scheduler):
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        numbers = [next_generation(client, "a run") for _ in range(2)]
+        client.set_metadata([TOPIC, "a run"], 2**62)
+        numbers += [next_generation(client, "a run") for _ in range(2)]
+        other = next_generation(client, "another run")
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 2**62 + 2
+    assert other < 2**62
 
 
 def test_what_needs_a_failed_block_fails_with_it(tmp_path, scheduler):

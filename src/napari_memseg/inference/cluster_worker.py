@@ -8,8 +8,9 @@ became of them travel::
     (client)    ── do_pencil ──> run_blocks ── one event per block ──> client
                 ── leave ──────> end after the block at hand; let go of everything
 
-An attempt is one client's go at a run. Whoever comes with a new one ends what an earlier
+An attempt is one client's go at a run. Whoever comes with a later one ends what an earlier
 client, perhaps killed, has left at work here: no two attempts at a run go on in one process.
+A word of the earlier one that arrives late is refused.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ _TRAVELS = ("seconds", "status", "memory", "worker")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Attempt:
-    """One client's go at the run of one folder."""
+    """One client's go at the run of one folder; of two at one run the later is the greater."""
 
     destination: str
+    generation: int
     number: str
+    """No other attempt has it, not even one of the same generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,13 @@ def from_row(plan: Plan, row: dict[str, Any]) -> BlockDone:
 
 
 async def steer(attempt: Attempt, wish: Wish) -> None:
-    """Take over a run for an attempt, if that is not so yet, and do as its client wishes."""
+    """Take over a run for an attempt, if that is not so yet, and do as its client wishes.
+
+    Raises
+    ------
+    InputError
+        If a later attempt has taken over.
+    """
     job = await asyncio.to_thread(_job_of, attempt)
     job.steer(wish)
 
@@ -111,7 +120,8 @@ def do_pencil(plan: str, attempt: Attempt, blocks: Sequence[Block]) -> list[dict
     Raises
     ------
     MemsegError
-        If the image, the model or the run are not to be found here, or are others.
+        If the image, the model or the run are not to be found here, or are others; or if a later
+        attempt has taken over.
     """
     from distributed import get_worker
 
@@ -212,9 +222,11 @@ _choosing = Lock()
 
 
 def _job_of(attempt: Attempt) -> _Job:
-    """Return the job of an attempt; a new one ends that of the attempt before it."""
+    """Return the job of an attempt; a later one ends that of the attempt before it, and never the reverse."""
     with _choosing:
         job = _jobs.get(attempt.destination)
+        if job is not None and attempt < job.attempt:
+            raise InputError(f"Another client has taken over the run at {attempt.destination}.")
         if job is None or job.attempt != attempt:
             if job is not None:
                 job.end()

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import or_
 from queue import Empty, SimpleQueue
+from time import time_ns
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
@@ -43,6 +44,25 @@ _GO_ON = "What is finished is kept: start the same again to go on."
 _GONE = f"The scheduler of the cluster is gone. {_GO_ON}"
 
 
+def next_generation(client: Client, destination: str) -> int:
+    """Return a number above those of all earlier attempts at a run, as far as this scheduler knows them.
+
+    The time, so that a new scheduler goes on from there; or the next number, where clocks differ.
+
+    Raises
+    ------
+    DeviceLostError
+        If the scheduler is gone.
+    """
+    place = [TOPIC, destination]
+    try:
+        generation: int = max(client.get_metadata(place, 0) + 1, time_ns())
+        client.set_metadata(place, generation)
+    except OSError as error:
+        raise DeviceLostError(_GONE) from error
+    return generation
+
+
 class _Pencil:
     """Blocks that one task does."""
 
@@ -69,13 +89,18 @@ class Crew:
         Of the run.
     control : Control
         Whose wishes are passed on.
+
+    Raises
+    ------
+    DeviceLostError
+        If the scheduler is gone.
     """
 
     def __init__(self, client: Client, plan: Plan, control: Control) -> None:
         self._client, self._plan, self._control = client, plan, control
         model, destination = os.path.abspath(plan.model), os.path.abspath(plan.destination)
         self._text = json.dumps(replace(plan, model=model, destination=destination).to_json())
-        self._attempt = Attempt(destination, uuid4().hex)
+        self._attempt = Attempt(destination, next_generation(client, destination), uuid4().hex)
         self._news: SimpleQueue[Row | Future[Rows]] = SimpleQueue()
         self._out: set[Future[Rows]] = set()
         self._workers: list[str] = []
