@@ -21,6 +21,7 @@ import clusters
 import toys
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMismatchError
 from napari_memseg.geometry import Box
+from napari_memseg.inference import crew
 from napari_memseg.inference.cluster import on_cluster
 from napari_memseg.inference.cluster_worker import TOPIC, Attempt, Wish, do_pencil, leave, steer
 from napari_memseg.inference.config import SegmentConfig
@@ -344,6 +345,40 @@ def test_a_scheduler_that_goes_away_ends_the_run_which_can_be_resumed(
     with pytest.raises(DeviceLostError, match="scheduler"):
         list(steps)
     list(on_cluster(mine, scheduler=scheduler))
+    assert_as_undisturbed(mine, plan)
+
+
+def test_a_scheduler_that_loses_all_its_workers_ends_the_run_which_can_be_resumed(
+    plan, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(crew, "WORKERLESS_SECONDS", 0)
+    mine = elsewhere(plan, tmp_path)
+    with clusters.scheduler_alone(tmp_path) as address:
+        with clusters.at_work(tmp_path, 1):
+            steps = on_cluster(mine, scheduler=address)
+            next(steps)
+            next(steps)
+        with pytest.raises(DeviceLostError, match=r"lost all its workers.*start the same again to go on"):
+            list(steps)
+        assert [record.message for record in caplog.records if record.name == crew.__name__] == [
+            "The cluster has lost all its workers: waiting 0 s for others."
+        ]
+        with clusters.at_work(tmp_path, 1):
+            list(on_cluster(mine, scheduler=address))
+    assert_as_undisturbed(mine, plan)
+
+
+def test_workers_that_come_back_in_time_go_on_even_if_answers_were_lost(plan, tmp_path):
+    mine = elsewhere(plan, tmp_path)
+    with clusters.scheduler_alone(tmp_path) as address:
+        with clusters.at_work(tmp_path, 1):
+            steps = on_cluster(mine, scheduler=address)
+            next(steps)
+            next(steps)
+        with ThreadPoolExecutor(1) as pool:
+            others = pool.submit(list, steps)
+            with clusters.at_work(tmp_path, 1):
+                assert others.result(timeout=120)[-1].done == len(list(plan.blocks()))
     assert_as_undisturbed(mine, plan)
 
 
