@@ -32,6 +32,7 @@ from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.ledger import read_ledgers
 from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.store import Finished, Store
 from napari_memseg.io.formats import open_volume
@@ -303,6 +304,14 @@ def test_what_does_not_fit_a_worker_tries_once_and_all_that_they_tried_is_told(t
     assert 1 <= tried <= clusters.WORKERS
     assert last.memory == {"retries": tried, "batch": 1, "tile": [16, 16, 16], "cpu": False}
     assert read_run_card(Path(plan.destination))["result"]["out_of_memory"] == last.memory
+
+
+def test_the_memory_of_workers_is_told(plan, tmp_path, scheduler):
+    *_, last = on_cluster(elsewhere(plan, tmp_path), scheduler=scheduler)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        held = client.run(peak_rss_gib).values()
+    assert last.peaks.device_gib is None
+    assert 0 < last.peaks.rss_gib < 1.1 * max(held), "Linux is not exact here"
 
 
 def test_an_image_that_workers_do_not_see_is_named_with_the_worker(plan, tmp_path, scheduler):

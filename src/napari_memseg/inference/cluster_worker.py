@@ -20,7 +20,7 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -36,6 +36,7 @@ from napari_memseg.inference.ladder import Footing
 from napari_memseg.inference.ledger import DONE, SKIPPED
 from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.inference.resources import Peaks
 from napari_memseg.inference.run import open_image, run_blocks
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -76,6 +77,7 @@ def _to_row(told: BlockDone) -> dict[str, Any]:
     """Return plain values, which any process can read."""
     reason = None if told.error is None else str(told.error) or type(told.error).__name__
     facts = {name: getattr(told, name) for name in _TRAVELS}
+    facts["peaks"] = None if told.peaks is None else asdict(told.peaks)
     return {"stage": told.block.stage, "index": list(told.block.index), "reason": reason, **facts}
 
 
@@ -83,8 +85,9 @@ def from_row(plan: Plan, row: dict[str, Any]) -> BlockDone:
     """Return what a worker told."""
     block, reason = Block(row["stage"], zyx(row["index"])), row["reason"]
     facts = {name: row[name] for name in _TRAVELS}
+    peaks = None if row["peaks"] is None else Peaks(**row["peaks"])
     error = None if reason is None else InputError(reason)
-    return BlockDone(block=block, box=plan.box_of(block), error=error, **facts)
+    return BlockDone(block=block, box=plan.box_of(block), error=error, peaks=peaks, **facts)
 
 
 async def steer(attempt: Attempt, wish: Wish) -> None:
@@ -184,7 +187,11 @@ class _Tools:
         self.store = Store(plan)
 
     def do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
-        """Tell which blocks are there, then do the others; until somebody cancels."""
+        """Tell which blocks are there, then do the others, and what that takes; until somebody cancels."""
+        for told in self._do(blocks):
+            yield replace(told, peaks=Peaks.here(self._plan.device))
+
+    def _do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
         self._check_folder()
         self.store.refresh(blocks)
         for block in (block for block in blocks if self.store.is_done(block)):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Box
     from napari_memseg.inference.control import Control
     from napari_memseg.inference.plan import Block, Plan
+    from napari_memseg.inference.resources import Peaks
     from napari_memseg.inference.writer import BlockDone
     from napari_memseg.io.volume import Volume
 
@@ -51,6 +52,8 @@ class RunStep:
     """Why it failed; empty if it did not."""
     memory: Mapping[str, Any] = field(default_factory=dict)
     """How often memory did not suffice so far, and what became of it; see ``merged_notes``."""
+    peaks: Peaks | None = None
+    """Of the memory of a cluster's workers, each the largest worker's; None if this process computes."""
 
 
 class Tally:
@@ -65,6 +68,7 @@ class Tally:
         self.skipped = len(store.skipped)
         self.failures: list[dict[str, Any]] = []
         self._notes: dict[str, Mapping[str, Any]] = {}
+        self._peaks: Peaks | None = None
         self._first_error: Exception | None = None
         self._began = monotonic()
 
@@ -87,7 +91,8 @@ class Tally:
             facts = {"block": told.block, "box": told.box, "seconds": told.seconds}
             facts |= {"reason": str(told.error or ""), "memory": self.memory}
         facts |= {"done": self.done, "total": self.total, "resumed": self.resumed}
-        return RunStep(**facts, skipped=self.skipped, failed=len(self.failures))
+        facts |= {"skipped": self.skipped, "failed": len(self.failures)}
+        return RunStep(**facts, peaks=self._peaks)
 
     def finish(self) -> None:
         """Write down what the attempt came to, unless there was nothing to do."""
@@ -111,7 +116,9 @@ class Tally:
             raise self._first_error
 
     def _note(self, told: BlockDone) -> None:
-        """Keep the latest notes of each worker: those with the most retries, whatever order they come in."""
+        """Keep the largest peaks, and of each worker the latest notes: those with the most retries."""
+        if told.peaks is not None:
+            self._peaks = told.peaks | (self._peaks or told.peaks)
         known = self._notes.get(told.worker, {})
         if told.memory.get("retries", 0) >= known.get("retries", 0):
             self._notes[told.worker] = told.memory
