@@ -50,6 +50,7 @@ def make_plan(
     *,
     until: Sequence[str] | None = None,
     fresh: bool = False,
+    sharers: int = 1,
 ) -> Plan:
     """Freeze a run; where one of the same kind is at the destination, what nobody asks for is taken from it.
 
@@ -67,6 +68,8 @@ def make_plan(
         Names of the stages to run, with those they need; by default all.
     fresh : bool
         Whether a run at the destination is to be discarded, so that it tells nothing.
+    sharers : int
+        So many processes of this machine are to do the run at once, and share what memory is free.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def make_plan(
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
     if chosen or plain.region.size <= SMALL:
         return plain
-    return fit(draft)
+    return fit(replace(draft, sharers=sharers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,8 @@ class Draft:
     """Of the tile that is asked for, or a usual one."""
     unit: Zyx
     """Cores are multiples of it."""
+    sharers: int = 1
+    """Processes among which this machine's memory is shared."""
 
     def plan(self, *, core: Zyx | None = None, arithmetic: Arithmetic | None = None, batch: int = 1) -> Plan:
         """Return a plan with these, or with what is usual."""
