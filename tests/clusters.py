@@ -40,10 +40,32 @@ class LosesItsDevice(toys.NullModel):
         return super().forward(image)
 
 
+class TakesSmallTiles(toys.NullModel):
+    """Raises what torch says where memory does not suffice, for every tile of more than so many voxels."""
+
+    architecture: ClassVar[str] = "small tiles"
+
+    def __init__(self, classes: ClassTable, *, log: str, most: int) -> None:
+        super().__init__(classes)
+        self._log, self._most = Path(log), most
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"log": str(self._log), "most": self._most}
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.numel() > self._most:
+            with self._log.open("ab") as log:
+                log.write(b"x")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().forward(image)
+
+
 def register() -> None:
     """Make all of these networks known to this process."""
     toys.register()
     registry.register(LosesItsDevice)
+    registry.register(TakesSmallTiles)
 
 
 def dask_setup(worker: Any) -> None:
@@ -54,16 +76,34 @@ def dask_setup(worker: Any) -> None:
 @contextmanager
 def cluster(folder: Path, workers: int = WORKERS) -> Iterator[str]:
     """Start a cluster on loopback, whose nannies replace workers that die; give its address."""
+    with scheduler_alone(folder) as address, at_work(folder, workers):
+        yield address
+
+
+@contextmanager
+def scheduler_alone(folder: Path) -> Iterator[str]:
+    """Start a scheduler that has no workers yet; give its address."""
+    with _process(folder, "scheduler", *_about(folder), *_SCHEDULER), _client(folder) as client:
+        yield client.scheduler.address
+
+
+@contextmanager
+def at_work(folder: Path, workers: int) -> Iterator[None]:
+    """Have so many workers for the scheduler of that folder."""
+    with _process(folder, "worker", *_about(folder), *_WORKER, "--nworkers", str(workers)):
+        with _client(folder) as client:
+            client.wait_for_workers(workers, timeout=120)
+        yield
+
+
+def _about(folder: Path) -> list[str]:
+    return ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
+
+
+def _client(folder: Path) -> Any:
     from distributed import Client
 
-    about = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
-    with (
-        _process(folder, "scheduler", *about, *_SCHEDULER),
-        _process(folder, "worker", *about, *_WORKER, "--nworkers", str(workers)),
-        Client(scheduler_file=str(folder / "scheduler.json"), timeout=120, set_as_default=False) as client,
-    ):
-        client.wait_for_workers(workers, timeout=120)
-        yield client.scheduler.address
+    return Client(scheduler_file=str(folder / "scheduler.json"), timeout=120, set_as_default=False)
 
 
 _SCHEDULER = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")

@@ -7,8 +7,8 @@ from pathlib import Path
 import toys
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.heap import keep_heap
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.io.volume import set_cache_bytes
-from napari_memseg.workflows.resources import peak_rss_gib
 from napari_memseg.workflows.segment import segment
 
 keep_heap()

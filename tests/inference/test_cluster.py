@@ -21,14 +21,18 @@ import clusters
 import toys
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMismatchError
 from napari_memseg.geometry import Box
+from napari_memseg.inference import crew
 from napari_memseg.inference.cluster import on_cluster
+from napari_memseg.inference.cluster_worker import TOPIC, Attempt, Wish, do_pencil, leave, steer
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
+from napari_memseg.inference.crew import next_generation
 from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.ledger import read_ledgers
 from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.store import Finished, Store
 from napari_memseg.io.formats import open_volume
@@ -222,6 +226,33 @@ def test_a_second_client_is_refused_and_the_first_goes_on(plan, tmp_path, schedu
     assert_as_undisturbed(mine, plan)
 
 
+def test_a_late_word_of_an_earlier_attempt_ends_nothing(plan, tmp_path, scheduler):
+    mine = elsewhere(plan, tmp_path)
+    steps = on_cluster(mine, scheduler=scheduler)
+    next(steps)
+    earlier = Attempt(os.path.abspath(mine.destination), 1, "z")
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        for word in ((steer, earlier, Wish(cancelled=True)), (leave, earlier)):
+            with pytest.raises(InputError, match="Another client has taken over the run at"):
+                client.run(*word)
+        late = client.submit(do_pencil, json.dumps(mine.to_json()), earlier, [], pure=False)
+        with pytest.raises(InputError, match=r"On the worker .*: Another client has taken over"):
+            late.result()
+    list(steps)
+    assert_as_undisturbed(mine, plan)
+
+
+def test_a_later_attempt_is_greater_even_if_its_clock_is_behind(scheduler):
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        numbers = [next_generation(client, "a run") for _ in range(2)]
+        client.set_metadata([TOPIC, "a run"], 2**62)
+        numbers += [next_generation(client, "a run") for _ in range(2)]
+        other = next_generation(client, "another run")
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 2**62 + 2
+    assert other < 2**62
+
+
 def test_what_needs_a_failed_block_fails_with_it(tmp_path, scheduler):
     voxels = noise(SHAPE)
     voxels[20, 20, 20] = np.nan
@@ -261,6 +292,26 @@ def test_blocks_over_which_worker_after_worker_dies_end_the_run(tmp_path, schedu
     model = clusters.LosesItsDevice(toys.null().classes, log=str(tmp_path / "log"), times=99)
     with pytest.raises(DeviceLostError, match="Worker after worker died"):
         list(on_cluster(planned(model, tmp_path, noise(SHAPE)), scheduler=scheduler))
+
+
+def test_what_does_not_fit_a_worker_tries_once_and_all_that_they_tried_is_told(tmp_path, scheduler):
+    log = tmp_path / "log"
+    model = clusters.TakesSmallTiles(toys.null().classes, log=str(log), most=16**3)
+    plan = planned(model, tmp_path, noise((64, 48, 48)), tile=(32, 16, 16))
+    last = list(on_cluster(plan, scheduler=scheduler))[-1]
+    assert (last.done, last.failed) == (last.total, 0)
+    tried = len(log.read_bytes())
+    assert 1 <= tried <= clusters.WORKERS
+    assert last.memory == {"retries": tried, "batch": 1, "tile": [16, 16, 16], "cpu": False}
+    assert read_run_card(Path(plan.destination))["result"]["out_of_memory"] == last.memory
+
+
+def test_the_memory_of_workers_is_told(plan, tmp_path, scheduler):
+    *_, last = on_cluster(elsewhere(plan, tmp_path), scheduler=scheduler)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        held = client.run(peak_rss_gib).values()
+    assert last.peaks.device_gib is None
+    assert 0 < last.peaks.rss_gib < 1.1 * max(held), "Linux is not exact here"
 
 
 def test_an_image_that_workers_do_not_see_is_named_with_the_worker(plan, tmp_path, scheduler):
@@ -303,6 +354,40 @@ def test_a_scheduler_that_goes_away_ends_the_run_which_can_be_resumed(
     with pytest.raises(DeviceLostError, match="scheduler"):
         list(steps)
     list(on_cluster(mine, scheduler=scheduler))
+    assert_as_undisturbed(mine, plan)
+
+
+def test_a_scheduler_that_loses_all_its_workers_ends_the_run_which_can_be_resumed(
+    plan, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(crew, "WORKERLESS_SECONDS", 0)
+    mine = elsewhere(plan, tmp_path)
+    with clusters.scheduler_alone(tmp_path) as address:
+        with clusters.at_work(tmp_path, 1):
+            steps = on_cluster(mine, scheduler=address)
+            next(steps)
+            next(steps)
+        with pytest.raises(DeviceLostError, match=r"lost all its workers.*start the same again to go on"):
+            list(steps)
+        assert [record.message for record in caplog.records if record.name == crew.__name__] == [
+            "The cluster has lost all its workers: waiting 0 s for others."
+        ]
+        with clusters.at_work(tmp_path, 1):
+            list(on_cluster(mine, scheduler=address))
+    assert_as_undisturbed(mine, plan)
+
+
+def test_workers_that_come_back_in_time_go_on_even_if_answers_were_lost(plan, tmp_path):
+    mine = elsewhere(plan, tmp_path)
+    with clusters.scheduler_alone(tmp_path) as address:
+        with clusters.at_work(tmp_path, 1):
+            steps = on_cluster(mine, scheduler=address)
+            next(steps)
+            next(steps)
+        with ThreadPoolExecutor(1) as pool:
+            others = pool.submit(list, steps)
+            with clusters.at_work(tmp_path, 1):
+                assert others.result(timeout=120)[-1].done == len(list(plan.blocks()))
     assert_as_undisturbed(mine, plan)
 
 

@@ -173,6 +173,14 @@ def test_a_run_of_one_tile_that_fails_ends_with_its_error(tmp_path, monkeypatch)
         run(plan, DATA)
 
 
+def test_of_several_errors_it_is_the_first_since_the_others_may_follow_from_it(tmp_path, monkeypatch):
+    plan = plan_in(tmp_path)
+    calls = watched(monkeypatch, lambda call: ValueError(f"the tile at {call.boxes[0].start} is odd"))
+    with pytest.raises(ValueError, match="is odd") as raised:
+        run(plan, DATA)
+    assert str(calls[0].boxes[0].start) in str(raised.value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Link:
     """A stage of a chain: it reads what the one before it wrote."""

@@ -116,14 +116,17 @@ def planned(tmp_path, monkeypatch):
     return plan
 
 
-def plan_of(folder: Path, patch, costs: Costs, free: float, shape, model, until=None, **how) -> Plan:
+def plan_of(
+    folder: Path, patch, costs: Costs, free: float, shape, model, until=None, sharers=1, **how
+) -> Plan:
     image = costs.image = in_memory(np.broadcast_to(np.float32(0), shape))
     costs.cache = Remembered() if costs.cache is None else costs.cache
     patch.setattr(fit, "Prober", lambda image, control: costs)
     patch.setattr(fit, "free_bytes", lambda: free)
     patch.setattr(fit, "settled_bytes", lambda: 0)
     config = SegmentConfig(**{"chunk": 16, "device": "cpu", **how})
-    return make_plan(checkpoint_of(model, folder), image, folder / "labels.ome.zarr", config, until=until)
+    labels, others = folder / "labels.ome.zarr", {"until": until, "sharers": sharers}
+    return make_plan(checkpoint_of(model, folder), image, labels, config, **others)
 
 
 memory = st.integers(24, 38).map(lambda n: 2**n)
@@ -173,6 +176,20 @@ def test_max_memory_is_kept_whatever_is_free(planned, stages):
 
 def test_no_more_than_is_free_is_taken_whatever_is_allowed(planned):
     assert largest_box(planned(free=GIB, max_memory_gib=100.0)) * 1000 <= GIB
+
+
+def test_processes_that_share_a_machine_share_what_is_free_after_their_caches(planned):
+    alone, four = planned(free=GIB), planned(free=4 * (GIB + fit.CACHE_BYTES), sharers=4)
+    assert four.core == alone.core
+    assert largest_box(four) < largest_box(planned(free=4 * (GIB + fit.CACHE_BYTES)))
+
+
+def test_a_tile_that_fits_one_process_is_refused_where_it_does_not_fit_each_of_several(planned):
+    asked = {"free": 8 * GIB, "tile": (128, 128, 128)}
+    for sharers in (1, 2):
+        assert planned(**asked, sharers=sharers).core == (128, 128, 128)
+    with pytest.raises(DeviceMemoryError, match=r" 0\.0 GiB may be taken on cpu.* fewer --workers"):
+        planned(**asked, sharers=30)
 
 
 def test_a_batch_that_is_asked_for_fits_as_a_whole(planned):
@@ -393,6 +410,13 @@ def test_max_memory_is_kept_by_small_volumes_and_chosen_tiles_as_well(planned, h
 def test_a_limit_that_cannot_be_kept_since_nothing_is_measured_is_refused(planned):
     with pytest.raises(InputError, match="cannot be measured"):
         planned(Costs(bytes=None), max_memory_gib=2.0)
+
+
+def test_of_a_gpu_each_of_several_processes_takes_its_share_and_of_several_gpus_a_whole_one(gpu, monkeypatch):
+    costs, free = Costs(), 8 * GIB
+    assert largest_box(gpu(costs, free, sharers=4)) * 1000 <= fit.SHARE["cuda"] * free / 4
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert gpu(costs, free, sharers=4).core == gpu(costs, free).core
 
 
 def test_a_small_volume_is_planned_without_a_measurement(planned):

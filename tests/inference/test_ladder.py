@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,13 +17,16 @@ from hypothesis import strategies as st
 import toys
 from napari_memseg.errors import DeviceLostError
 from napari_memseg.geometry import Box
+from napari_memseg.inference.executors import Tally, merged_notes
 from napari_memseg.inference.folder import prepare
-from napari_memseg.inference.ladder import halves
+from napari_memseg.inference.ladder import Footing, halves
 from napari_memseg.inference.network import Made, Network
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import read_run_card
+from napari_memseg.inference.store import Store
 from napari_memseg.inference.tensors import Reader
+from napari_memseg.inference.writer import BlockDone
 from running import expected, in_memory, labels_of, noise, plan_of, run, stored_bytes
 from trouble import LOST, NO_MEMORY, Call, in_box, larger_than, on_calls, watched
 
@@ -108,6 +112,48 @@ def test_arrays_between_stages_are_put_together_from_pieces_as_well(tmp_path, mo
     assert memory_of(plan)["retries"] == 5
     assert stored_bytes(plan).keys() == stored_bytes(whole).keys()
     assert np.allclose(plan.open_array("hint")[0][...], whole.open_array("hint")[0][...], atol=1e-5)
+
+
+def test_what_did_not_fit_one_call_is_not_tried_by_the_next_that_has_its_footing(tmp_path, monkeypatch):
+    plan = exact_plan(tmp_path)
+    prepare(plan)
+    calls, footing = watched(monkeypatch, larger_than((16, 32, 16), MemoryError())), Footing.of(plan)
+    for block in plan.blocks():
+        told = list(run_blocks(plan, [block], image=in_memory(DATA), footing=footing))
+    assert [call.cores[0].shape for call in calls].count(TILE) == 1
+    assert told[-1].memory == {"retries": 1, "batch": 1, "tile": [16, 32, 16], "cpu": False}
+
+
+def test_the_cpu_that_helped_out_in_one_call_does_so_at_once_in_the_next(tmp_path):
+    plan = replace(exact_plan(tmp_path), device="mps")
+    prepare(plan)
+    gpu, footing = Gpu(plan), Footing.of(plan)
+    first, second, *_ = plan.blocks()
+    list(run_blocks(plan, [first], image=in_memory(DATA), network=gpu, footing=footing))
+    tried, cpu = len(gpu.asked), footing.on_cpu
+    list(run_blocks(plan, [second], image=in_memory(DATA), network=gpu, footing=footing))
+    assert len(gpu.asked) == tried
+    assert footing.on_cpu is cpu is not None
+
+
+def test_notes_of_several_processes_are_counted_together():
+    lean = {"retries": 3, "batch": 2, "tile": [32, 16, 8], "cpu": False}
+    helped = {"retries": 2, "batch": 4, "tile": [64, 64, 64], "cpu": True}
+    together = {"retries": 5, "batch": 2, "tile": [32, 16, 8], "cpu": True}
+    assert merged_notes([lean, {"retries": 0}, {}, helped]) == together
+    assert merged_notes([]) == merged_notes([{"retries": 0}] * 2) == {"retries": 0}
+
+
+def test_late_notes_of_a_process_do_not_undo_its_later_ones(tmp_path):
+    plan = exact_plan(tmp_path)
+    prepare(plan)
+    with closing(Store(plan)) as store:
+        tally, tile = Tally(plan, store), list(TILE)
+        for worker, retries in (("one", 1), ("two", 4), ("one", 2), ("one", 1)):
+            notes = {"retries": retries, "batch": 1, "tile": tile, "cpu": False}
+            block = BlockDone(block=tally.left[0], box=plan.region, memory=notes, worker=worker)
+            last = tally.step(block)
+    assert last.memory["retries"] == 6
 
 
 def test_a_batch_becomes_single_tiles_before_a_tile_becomes_smaller(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from napari_memseg.inference.ledger import DONE, FAILED, Ledger, Row, done_blocks, read_ledgers
+from napari_memseg.inference.ledger import DONE, FAILED, Ledger, LedgerReader, Row, done_blocks, read_ledgers
 
 
 def test_ledgers_of_several_writers_are_merged(tmp_path):
@@ -45,6 +45,23 @@ def test_a_writer_that_finished_nothing_leaves_no_file(tmp_path):
     with Ledger(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_reads_again_reads_just_what_is_new(tmp_path):
+    reader = LedgerReader(tmp_path)
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        one.add([Row("net", (0, 0, 0), FAILED), Row("net", (0, 0, 1))])
+        assert len(list(reader.new_rows())) == 2
+        assert list(reader.new_rows()) == []
+        two.add([Row("net", (0, 0, 2))])
+        one.add([Row("net", (0, 0, 0)), Row("net", (0, 0, 3))])
+        assert {(row.block, row.status) for row in reader.new_rows()} == {
+            ((0, 0, 2), DONE),
+            ((0, 0, 0), DONE),
+            ((0, 0, 3), DONE),
+        }
+        one.add([Row("net", (0, 0, 3), FAILED)])
+        assert [(row.block, row.status) for row in reader.new_rows()] == [((0, 0, 3), FAILED)]
 
 
 def test_a_damaged_ledger_is_left_out_and_that_is_logged(tmp_path, caplog):

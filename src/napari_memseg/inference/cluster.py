@@ -81,8 +81,9 @@ def on_cluster(
     """
     control, destination = control or Control(), Path(plan.destination)
     with ExitStack() as stack:
-        crew = Crew(stack.enter_context(connected(scheduler, workers)), plan, control)
+        client = stack.enter_context(connected(scheduler, workers))
         with locked(destination) if has_run_card(destination) else nullcontext():
+            crew = Crew(client, plan, control)
             crew.pass_on()  # whoever is at work for this run has lost its client
         stack.enter_context(alone(plan, restart=restart))
         stack.callback(crew.leave)

@@ -1,14 +1,16 @@
 """What a worker process of a cluster keeps of a run, and what it is asked from afar.
 
-Image, network and ledger are opened once, and kept from one pencil to the next. Only
-the plan as text, ids of blocks and what became of them travel::
+Image, network and ledger are opened once, and kept from one pencil to the next, as is
+what was learnt of the memory there is. Only the plan as text, ids of blocks and what
+became of them travel::
 
     cluster.py  ── steer ──────> Control: pause, cancel, look here first
     (client)    ── do_pencil ──> run_blocks ── one event per block ──> client
                 ── leave ──────> end after the block at hand; let go of everything
 
-An attempt is one client's go at a run. Whoever comes with a new one ends what an earlier
+An attempt is one client's go at a run. Whoever comes with a later one ends what an earlier
 client, perhaps killed, has left at work here: no two attempts at a run go on in one process.
+A word of the earlier one that arrives late is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -30,9 +32,11 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegE
 from napari_memseg.geometry import zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.heap import keep_heap
+from napari_memseg.inference.ladder import Footing
 from napari_memseg.inference.ledger import DONE, SKIPPED
 from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
+from napari_memseg.inference.resources import Peaks
 from napari_memseg.inference.run import open_image, run_blocks
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -46,15 +50,18 @@ if TYPE_CHECKING:
 TOPIC = "napari-memseg"
 """Under which workers tell of blocks."""
 
+_TRAVELS = ("seconds", "status", "memory", "worker")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Attempt:
-    """One client's go at the run of one folder."""
+    """One client's go at the run of one folder; of two at one run the later is the greater."""
 
     destination: str
+    generation: int
     number: str
+    """No other attempt has it, not even one of the same generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +76,28 @@ class Wish:
 def _to_row(told: BlockDone) -> dict[str, Any]:
     """Return plain values, which any process can read."""
     reason = None if told.error is None else str(told.error) or type(told.error).__name__
-    facts = {"seconds": told.seconds, "status": told.status, "memory": dict(told.memory)}
+    facts = {name: getattr(told, name) for name in _TRAVELS}
+    facts["peaks"] = None if told.peaks is None else asdict(told.peaks)
     return {"stage": told.block.stage, "index": list(told.block.index), "reason": reason, **facts}
 
 
 def from_row(plan: Plan, row: dict[str, Any]) -> BlockDone:
     """Return what a worker told."""
     block, reason = Block(row["stage"], zyx(row["index"])), row["reason"]
-    facts = {name: row[name] for name in ("seconds", "status", "memory")}
+    facts = {name: row[name] for name in _TRAVELS}
+    peaks = None if row["peaks"] is None else Peaks(**row["peaks"])
     error = None if reason is None else InputError(reason)
-    return BlockDone(block=block, box=plan.box_of(block), error=error, **facts)
+    return BlockDone(block=block, box=plan.box_of(block), error=error, peaks=peaks, **facts)
 
 
 async def steer(attempt: Attempt, wish: Wish) -> None:
-    """Take over a run for an attempt, if that is not so yet, and do as its client wishes."""
+    """Take over a run for an attempt, if that is not so yet, and do as its client wishes.
+
+    Raises
+    ------
+    InputError
+        If a later attempt has taken over.
+    """
     job = await asyncio.to_thread(_job_of, attempt)
     job.steer(wish)
 
@@ -108,14 +123,15 @@ def do_pencil(plan: str, attempt: Attempt, blocks: Sequence[Block]) -> list[dict
     Raises
     ------
     MemsegError
-        If the image, the model or the run are not to be found here, or are others.
+        If the image, the model or the run are not to be found here, or are others; or if a later
+        attempt has taken over.
     """
     from distributed import get_worker
 
     worker, told = get_worker(), []
     try:
         for block in _job_of(attempt).do(partial(_read, plan, worker.name), blocks):
-            told.append(_to_row(block))
+            told.append(_to_row(replace(block, worker=worker.id)))
             worker.log_event(TOPIC, {"attempt": attempt.number, "row": told[-1]})
     except DeviceLostError:
         _log.exception("This process can no longer use its GPU and ends, so that another one does its pencil")
@@ -167,19 +183,30 @@ class _Tools:
         self._check_folder()
         self._image = open_image(plan)
         self._network = Network(plan, control=control)
+        self._footing = Footing.of(plan)
         self.store = Store(plan)
 
     def do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
-        """Tell which blocks are there, then do the others; until somebody cancels."""
+        """Tell which blocks are there, then do the others, and what that takes; until somebody cancels."""
+        for told in self._do(blocks):
+            yield replace(told, peaks=Peaks.here(self._plan.device))
+
+    def _do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:
         self._check_folder()
-        self.store.refresh()
+        self.store.refresh(blocks)
         for block in (block for block in blocks if self.store.is_done(block)):
             status = SKIPPED if block in self.store.skipped else DONE
             yield BlockDone(block=block, box=self._plan.box_of(block), status=status)
         left = [block for block in blocks if not self.store.is_done(block)]
         with suppress(Cancelled):
             yield from run_blocks(
-                self._plan, left, self._control, image=self._image, store=self.store, network=self._network
+                self._plan,
+                left,
+                self._control,
+                image=self._image,
+                store=self.store,
+                network=self._network,
+                footing=self._footing,
             )
 
     def _check_folder(self) -> None:
@@ -202,9 +229,11 @@ _choosing = Lock()
 
 
 def _job_of(attempt: Attempt) -> _Job:
-    """Return the job of an attempt; a new one ends that of the attempt before it."""
+    """Return the job of an attempt; a later one ends that of the attempt before it, and never the reverse."""
     with _choosing:
         job = _jobs.get(attempt.destination)
+        if job is not None and attempt < job.attempt:
+            raise InputError(f"Another client has taken over the run at {attempt.destination}.")
         if job is None or job.attempt != attempt:
             if job is not None:
                 job.end()

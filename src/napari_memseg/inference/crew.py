@@ -9,12 +9,14 @@ Only a few pencils are out at a time, so that what somebody looks at can still b
 from __future__ import annotations
 
 import json
+import logging
 import os
 from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from operator import or_
 from queue import Empty, SimpleQueue
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
@@ -38,9 +40,33 @@ OUT = 2
 """Pencils that a worker is given at once, one to do and one to go on with; one more if it is looked at."""
 TICK_SECONDS = 0.2
 """How soon a wish is passed on."""
+WORKERLESS_SECONDS = 300
+"""How long a run goes on without any worker: one that died is replaced sooner, if anybody replaces it."""
+ANSWER_SECONDS = 10
+"""How long a worker may take to hand over what became of a pencil."""
 
+_log = logging.getLogger(__name__)
 _GO_ON = "What is finished is kept: start the same again to go on."
 _GONE = f"The scheduler of the cluster is gone. {_GO_ON}"
+
+
+def next_generation(client: Client, destination: str) -> int:
+    """Return a number above those of all earlier attempts at a run, as far as this scheduler knows them.
+
+    The time, so that a new scheduler goes on from there; or the next number, where clocks differ.
+
+    Raises
+    ------
+    DeviceLostError
+        If the scheduler is gone.
+    """
+    place = [TOPIC, destination]
+    try:
+        generation: int = max(client.get_metadata(place, 0) + 1, time_ns())
+        client.set_metadata(place, generation)
+    except OSError as error:
+        raise DeviceLostError(_GONE) from error
+    return generation
 
 
 class _Pencil:
@@ -69,17 +95,24 @@ class Crew:
         Of the run.
     control : Control
         Whose wishes are passed on.
+
+    Raises
+    ------
+    DeviceLostError
+        If the scheduler is gone.
     """
 
     def __init__(self, client: Client, plan: Plan, control: Control) -> None:
         self._client, self._plan, self._control = client, plan, control
         model, destination = os.path.abspath(plan.model), os.path.abspath(plan.destination)
         self._text = json.dumps(replace(plan, model=model, destination=destination).to_json())
-        self._attempt = Attempt(destination, uuid4().hex)
+        self._attempt = Attempt(destination, next_generation(client, destination), uuid4().hex)
         self._news: SimpleQueue[Row | Future[Rows]] = SimpleQueue()
         self._out: set[Future[Rows]] = set()
+        self._lost: set[Future[Rows]] = set()
         self._workers: list[str] = []
         self._passed_on: tuple[Wish, list[str]] | None = None
+        self._workerless_since: float | None = None
         client.subscribe_topic(TOPIC, self._hear)
 
     @property
@@ -118,7 +151,7 @@ class Crew:
         Cancelled
             If somebody asked for it; what was computed by then is on the disk.
         DeviceLostError
-            If a pencil's workers die, or the scheduler is gone.
+            If a pencil's workers die, all workers stay away, or the scheduler is gone.
         InputError
             If another client takes over; and what a worker raises.
         """
@@ -126,6 +159,7 @@ class Crew:
         awaited = {block for pencil in waiting for block in pencil.blocks}
         while self._goes_on(waiting):
             self.pass_on()
+            self._be_patient()
             self._hand_out(waiting)
             for told in self._heard():
                 if told.block in awaited:
@@ -148,6 +182,20 @@ class Crew:
             return bool(self._out and self._workers)
         return bool(self._out or waiting)
 
+    def _be_patient(self) -> None:
+        """Say so if there is no worker, and give up if none comes; a paused run needs none."""
+        if self._workers or self._control.paused:
+            self._workerless_since = None
+            return
+        if self._workerless_since is None:
+            self._workerless_since = monotonic()
+            _log.warning("The cluster has lost all its workers: waiting %s s for others.", WORKERLESS_SECONDS)
+        if monotonic() - self._workerless_since >= WORKERLESS_SECONDS:
+            raise DeviceLostError(
+                f"The cluster has lost all its workers, and none has come for {WORKERLESS_SECONDS} s. See "
+                f"what ended them, and start some. {_GO_ON}"
+            )
+
     def _hand_out(self, waiting: list[_Pencil]) -> None:
         """Submit pencils, those that are looked at first, until there are enough."""
         control = self._control
@@ -169,6 +217,9 @@ class Crew:
 
     def _heard(self) -> Iterator[BlockDone]:
         """Wait a moment for news, and tell all that there is."""
+        for future in [future for future in self._lost if future.done()]:
+            self._lost.discard(future)
+            self._news.put(future)
         with suppress(Empty):
             news = self._news.get(timeout=TICK_SECONDS)
             while True:
@@ -178,15 +229,29 @@ class Crew:
 
     def _came_back(self, future: Future[Rows]) -> Rows:
         """Return what became of all blocks of a pencil, whether or not it was heard before."""
+        rows = self._answer(future)
+        if rows is None:
+            self._lost.add(future)
+            return []
+        self._out.discard(future)
+        return rows
+
+    def _answer(self, future: Future[Rows]) -> Rows | None:
+        """Return what a worker tells of its pencil; None if it died with that: another does it again."""
         from distributed import KilledWorker
 
-        self._out.discard(future)
         if future.cancelled():
             raise DeviceLostError(_GONE)
+        if not future.done():
+            return None
         try:
-            return future.result()
+            return future.result(timeout=ANSWER_SECONDS)
         except KilledWorker as error:
             raise DeviceLostError(
                 f"Worker after worker died over the same blocks, the last at {error.last_worker.address}. If "
                 f"memory ran out, have fewer workers on one machine. {_GO_ON}"
             ) from error
+        except TimeoutError:
+            if future.status == "error":  # then the worker itself says so, of its disk perhaps
+                raise
+            return None

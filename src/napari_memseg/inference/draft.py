@@ -52,6 +52,7 @@ def make_plan(
     until: Sequence[str] | None = None,
     fresh: bool = False,
     control: Control | None = None,
+    sharers: int = 1,
 ) -> Plan:
     """Freeze a run; where one of the same kind is at the destination, what nobody asks for is taken from it.
 
@@ -71,6 +72,8 @@ def make_plan(
         Whether a run at the destination is to be discarded, so that it tells nothing.
     control : Control, optional
         Whoever cancels need not wait for a measurement.
+    sharers : int
+        So many processes of this machine are to do the run at once, and share what memory is free.
 
     Raises
     ------
@@ -89,7 +92,7 @@ def make_plan(
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
     if config.max_memory_gib is None and (chosen or plain.region.size <= SMALL):
         return plain
-    return fit(draft, control)
+    return fit(replace(draft, sharers=sharers), control)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,8 @@ class Draft:
     """Of the tile that is asked for, or a usual one."""
     unit: Zyx
     """Cores are multiples of it."""
+    sharers: int = 1
+    """Processes among which this machine's memory is shared."""
 
     def plan(self, *, core: Zyx | None = None, arithmetic: Arithmetic | None = None, batch: int = 1) -> Plan:
         """Return a plan with these, or with what is usual."""

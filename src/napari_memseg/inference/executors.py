@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from napari_memseg.geometry import Box
     from napari_memseg.inference.control import Control
     from napari_memseg.inference.plan import Block, Plan
+    from napari_memseg.inference.resources import Peaks
     from napari_memseg.inference.writer import BlockDone
     from napari_memseg.io.volume import Volume
 
@@ -49,7 +51,9 @@ class RunStep:
     reason: str = ""
     """Why it failed; empty if it did not."""
     memory: Mapping[str, Any] = field(default_factory=dict)
-    """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
+    """How often memory did not suffice so far, and what became of it; see ``merged_notes``."""
+    peaks: Peaks | None = None
+    """Of the memory of a cluster's workers, each the largest worker's; None if this process computes."""
 
 
 class Tally:
@@ -63,8 +67,15 @@ class Tally:
         self.done = self.resumed = self.total - len(self.left)
         self.skipped = len(store.skipped)
         self.failures: list[dict[str, Any]] = []
-        self.memory: Mapping[str, Any] = {}
+        self._notes: dict[str, Mapping[str, Any]] = {}
+        self._peaks: Peaks | None = None
+        self._first_error: Exception | None = None
         self._began = monotonic()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What is known of the memory of all workers."""
+        return merged_notes(self._notes.values())
 
     def step(self, told: BlockDone | None = None) -> RunStep:
         """Count one block, and say how far the run is.
@@ -72,35 +83,69 @@ class Tally:
         Raises
         ------
         Exception
-            That of the block, if none was ever finished and too many have failed.
+            That of the first block that failed, the likely cause, if too many have and none was finished.
         """
         facts: dict[str, Any] = {}
         if told is not None:
             self._count(told)
-            facts = {"block": told.block, "box": told.box, "seconds": told.seconds, "memory": told.memory}
-            facts["reason"] = str(told.error or "")
+            facts = {"block": told.block, "box": told.box, "seconds": told.seconds}
+            facts |= {"reason": str(told.error or ""), "memory": self.memory}
         facts |= {"done": self.done, "total": self.total, "resumed": self.resumed}
-        return RunStep(**facts, skipped=self.skipped, failed=len(self.failures))
+        facts |= {"skipped": self.skipped, "failed": len(self.failures)}
+        return RunStep(**facts, peaks=self._peaks)
 
     def finish(self) -> None:
         """Write down what the attempt came to, unless there was nothing to do."""
         destination = Path(self.plan.destination)
         if self.left or not read_run_card(destination)["finished"]:
             counts = {"blocks": self.total, "done": self.done, "skipped": self.skipped}
-            result = {**counts, "failures": self.failures, "out_of_memory": dict(self.memory)}
+            result = {**counts, "failures": self.failures, "out_of_memory": self.memory}
             finish_run_card(destination, result=result, seconds=monotonic() - self._began)
 
     def _count(self, told: BlockDone) -> None:
-        self.memory = told.memory
+        self._note(told)
         if told.status != FAILED:
             self.done += 1
             self.skipped += told.status == SKIPPED
             return
         place = {"stage": told.block.stage, "block": list(told.block.index), "box": str(told.box)}
         self.failures.append({**place, "reason": str(told.error)})
+        self._first_error = self._first_error or told.error
         hopeless = len(self.failures) >= min(HOPELESS, len(self.left))
-        if hopeless and not self.done and told.error is not None:
-            raise told.error
+        if hopeless and not self.done and self._first_error is not None:
+            raise self._first_error
+
+    def _note(self, told: BlockDone) -> None:
+        """Keep the largest peaks, and of each worker the latest notes: those with the most retries."""
+        if told.peaks is not None:
+            self._peaks = told.peaks | (self._peaks or told.peaks)
+        known = self._notes.get(told.worker, {})
+        if told.memory.get("retries", 0) >= known.get("retries", 0):
+            self._notes[told.worker] = told.memory
+
+
+def merged_notes(notes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what several processes say of their memory as if one had: all retries, the least of the rest.
+
+    Parameters
+    ----------
+    notes : iterable of mapping
+        As ``Footing.notes`` gives them.
+
+    Returns
+    -------
+    dict
+        Of the same keys: retries, and where there were any batch, tile, and whether a CPU helped out.
+    """
+    short = [note for note in notes if note.get("retries")]
+    if not short:
+        return {"retries": 0}
+    return {
+        "retries": sum(note["retries"] for note in short),
+        "batch": min(note["batch"] for note in short),
+        "tile": list(min((note["tile"] for note in short), key=prod)),
+        "cpu": any(note["cpu"] for note in short),
+    }
 
 
 def in_process(

@@ -143,7 +143,7 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
     usual = draft.plan(arithmetic=arithmetic)
     if not probe.bytes:
         return usual.core
-    room = _room(usual, draft.config.max_memory_gib) / MARGIN
+    room = _room(usual, draft.config.max_memory_gib, draft.sharers) / MARGIN
     kind = usual.device.partition(":")[0]
     most = min(room * probe.voxels / probe.bytes, PATIENCE[kind] * probe.voxels / probe.seconds)
     ways = list(product(*(_ways(usual, axis, draft.unit) for axis in range(3))))
@@ -178,15 +178,24 @@ def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
     return found
 
 
-def _room(plan: Plan, most_gib: float | None) -> float:
-    """Return the bytes that tiles may take on the device."""
+def _room(plan: Plan, most_gib: float | None, sharers: int) -> float:
+    """Return the bytes that the tiles of one of so many processes may take on the device."""
     if plan.device.startswith("cuda"):
-        free = SHARE["cuda"] * torch.cuda.mem_get_info(plan.device)[0]
+        at_one = -(-sharers // max(torch.cuda.device_count(), 1))  # processes are dealt out among the GPUs
+        free = SHARE["cuda"] * torch.cuda.mem_get_info(plan.device)[0] / at_one
         return max(min(free, most_gib * GIB if most_gib else free) - BRICK_BYTES, 0)
-    free = SHARE["cpu"] * free_bytes()
+    free = SHARE["cpu"] * _free(sharers)
     if most_gib is None:
         return min(free, MODEST)
     return max(min(free, (most_gib * GIB - settled_bytes() - CACHE_BYTES) / HOLES), 0)
+
+
+def _free(sharers: int) -> float:
+    """Return the bytes of the host that the tiles of one of so many processes find free.
+
+    Where there are several they are yet to start, and each will hold what this one does, and a cache.
+    """
+    return max(free_bytes() / sharers - (settled_bytes() + CACHE_BYTES if sharers > 1 else 0), 0)
 
 
 def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
@@ -194,7 +203,8 @@ def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:
     if draft.config.tile is None or probe.bytes is None:
         return
     most_gib = draft.config.max_memory_gib
-    room = _room(plan, most_gib) if most_gib or plan.device != "cpu" else free_bytes()
+    on_cpu = plan.device == "cpu"
+    room = _free(draft.sharers) if on_cpu and not most_gib else _room(plan, most_gib, draft.sharers)
     _refuse_if_too_large(plan, plan.box_voxels * plan.batch, room, probe)
 
 
@@ -204,14 +214,15 @@ def _refuse_if_too_large(plan: Plan, voxels: int, room: float, probe: Probe) -> 
         raise DeviceMemoryError(
             f"A tile of {plan.core} voxels with its halo needs about {need / GIB:.1f} GiB, but "
             f"{room / GIB:.1f} GiB may be taken on {plan.device}. Leave --tile unset, take a smaller --halo, "
-            "allow more with --max-memory, or work at a coarser --level."
+            "allow more with --max-memory, have fewer --workers, or work at a coarser --level."
         )
 
 
 def _batched(draft: Draft, prober: Prober, plan: Plan) -> Plan:
     """Return a plan that computes two tiles at once, where this is faster and fits."""
     one = prober.tried(plan)
-    if one is None or one.bytes is None or 2 * MARGIN * one.bytes > _room(plan, draft.config.max_memory_gib):
+    room = _room(plan, draft.config.max_memory_gib, draft.sharers)
+    if one is None or one.bytes is None or 2 * MARGIN * one.bytes > room:
         return plan
     twice = draft.plan(core=plan.core, arithmetic=plan.arithmetic, batch=2)
     two = prober.tried(twice)

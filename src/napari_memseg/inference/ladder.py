@@ -2,7 +2,7 @@
 
 A batch is taken apart, then a tile is computed in halves, and halves of those; on the
 last rung a GPU's work is done by the CPU, which begins with whole tiles and has a ladder
-of its own. What did not fit once is not tried again::
+of its own. What did not fit once is not tried again, nor by who takes over the footing::
 
     batch of 4 ──> 2 x 2 ──> 4 x 1 ──> 2 x (64, 128, 128) ──> ... ──> CPU ──> the block failed
 """
@@ -10,7 +10,7 @@ of its own. What did not fit once is not tried again::
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,25 +40,66 @@ class Result(Protocol):
         """Return it on the host, by name."""
 
 
-class Ladder:
-    """Compute samples in the memory that there is."""
+@dataclass(eq=False)
+class Footing:
+    """Where on its ladder a process stands; kept from one call of ``run_blocks`` to the next."""
 
-    def __init__(self, plan: Plan, reader: Reader, network: Network, control: Control | None = None) -> None:
-        self._plan, self._reader, self._network, self._control = plan, reader, network, control
-        self._on_cpu: Ladder | None = None
-        self._gave_up = False  # what the device takes no tile of is the CPU's from then on
-        self._batch = plan.batch
-        self._largest = plan.core
-        self._retries = 0
+    batch: int
+    """The most samples at once that were not found to be too many."""
+    largest: Zyx
+    """The largest core that was not found to be too large, in voxels."""
+    retries: int = 0
+    """How often memory did not suffice."""
+    gave_up: bool = False
+    """Whether the device takes no tile, so that all are the CPU's from then on."""
+    on_cpu: Ladder | None = None
+    """What the CPU computes with, once it was needed."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Footing:
+        """Return the top of the ladder: all is tried as it was planned."""
+        return cls(plan.batch, plan.core)
+
+    def begin_anew(self, plan: Plan) -> None:
+        """Go back to the top."""
+        self.batch, self.largest = plan.batch, plan.core
 
     @property
     def notes(self) -> dict[str, Any]:
         """What a run card says of it: how often, and how small batch and tile became."""
-        cpu = self._on_cpu
-        last = cpu if cpu is not None and self._gave_up else self
-        retries = self._retries + (cpu._retries if cpu is not None else 0)
-        at_last = {"batch": last._batch, "tile": list(last._largest), "cpu": cpu is not None}
+        cpu = None if self.on_cpu is None else self.on_cpu.footing
+        last = cpu if cpu is not None and self.gave_up else self
+        retries = self.retries + (cpu.retries if cpu is not None else 0)
+        at_last = {"batch": last.batch, "tile": list(last.largest), "cpu": cpu is not None}
         return {"retries": retries} | (at_last if retries else {})
+
+
+class Ladder:
+    """Compute samples in the memory that there is.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the run.
+    reader, network
+        What reads samples, and computes them.
+    control : Control, optional
+        Who may interrupt the CPU's network.
+    footing : Footing, optional
+        Where to begin, and what to keep up to date; by default the top.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        reader: Reader,
+        network: Network,
+        control: Control | None = None,
+        footing: Footing | None = None,
+    ) -> None:
+        self._plan, self._control = plan, control
+        self.reader, self.network = reader, network
+        self.footing = footing or Footing.of(plan)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Result]:
         """Return what a stage makes of each sample.
@@ -70,13 +111,13 @@ class Ladder:
         DeviceLostError
             If the device is gone.
         """
-        if self._gave_up:
+        if self.footing.gave_up:
             return [self._by_cpu(sample) for sample in samples]
         while self._fits(samples):
             try:
-                return list(self._network(samples, 1 if samples[0].stage.whole else self._batch))
+                return list(self.network(samples, 1 if samples[0].stage.whole else self.footing.batch))
             except (RuntimeError, MemoryError) as error:
-                raise_if_lost(error, self._network.device)
+                raise_if_lost(error, self.network.device)
                 if not is_shortage(error):
                     raise
             if not self._step_down(samples):
@@ -84,13 +125,13 @@ class Ladder:
         return self._in_parts(samples)
 
     def _fits(self, samples: Sequence[Sample]) -> bool:
-        first = samples[0]
-        return len(samples) <= self._batch and (first.stage.whole or _holds(self._largest, first.core.shape))
+        first, at = samples[0], self.footing
+        return len(samples) <= at.batch and (first.stage.whole or _holds(at.largest, first.core.shape))
 
     def _step_down(self, samples: Sequence[Sample]) -> bool:
         """Remember what did not fit, and free what the device keeps for later; False on the last rung."""
-        self._retries += 1
-        if self._network.device.type == "cuda":
+        self.footing.retries += 1
+        if self.network.device.type == "cuda":
             torch.cuda.empty_cache()
         first = samples[0]
         _log.warning(
@@ -98,17 +139,17 @@ class Ladder:
         )
         if first.stage.whole:
             return False
-        if self._batch > 1:
-            self._batch = max(len(samples) // 2, 1)
+        if self.footing.batch > 1:
+            self.footing.batch = max(len(samples) // 2, 1)
             return True
         pieces = self._halves(first)
-        self._largest = pieces[0].shape if pieces else self._largest
+        self.footing.largest = pieces[0].shape if pieces else self.footing.largest
         return bool(pieces)
 
     def _in_parts(self, samples: Sequence[Sample]) -> list[Result]:
         if len(samples) > 1:
-            groups = range(0, len(samples), self._batch)
-            return [made for n in groups for made in self(samples[n : n + self._batch])]
+            groups = range(0, len(samples), self.footing.batch)
+            return [made for n in groups for made in self(samples[n : n + self.footing.batch])]
         (sample,) = samples
         pieces = self._halves(sample)
         if not pieces:
@@ -117,7 +158,7 @@ class Ladder:
         return [Whole(sample, [self._piece(sample, piece) for piece in inside])]
 
     def _piece(self, sample: Sample, core: Box) -> tuple[Box, Result]:
-        (made,) = self([self._reader.sample(sample.stage, core)])
+        (made,) = self([self.reader.sample(sample.stage, core)])
         return core & sample.stage.region, made
 
     def _halves(self, sample: Sample) -> list[Box]:
@@ -125,22 +166,22 @@ class Ladder:
         return [] if sample.stage.whole else halves(sample.core, self._plan.step)
 
     def _last_resort(self, sample: Sample) -> Result:
-        if self._network.device.type == "cpu":
-            self._batch, self._largest = self._plan.batch, self._plan.core  # others took it all: begin anew
+        if self.network.device.type == "cpu":
+            self.footing.begin_anew(self._plan)  # others have taken all memory, and may give it back
             raise DeviceMemoryError(
                 f"The host's memory does not suffice for a tile of {sample.core.shape} voxels, the smallest "
                 "that this network takes. Close other programs, or work at a coarser level: --level."
             )
-        self._gave_up = not sample.stage.whole
+        self.footing.gave_up = not sample.stage.whole
         return self._by_cpu(sample)
 
     def _by_cpu(self, sample: Sample) -> Result:
-        if self._on_cpu is None:
-            plan, reader = replace(self._plan, batch=1), self._reader.on_host()
+        if self.footing.on_cpu is None:
+            plan, reader = replace(self._plan, batch=1), self.reader.on_host()
             network = Network(plan, device="cpu", control=self._control)
-            self._on_cpu = Ladder(plan, reader, network, self._control)
-        on_host = self._on_cpu._reader.sample(sample.stage, sample.core)
-        return self._on_cpu([on_host])[0]
+            self.footing.on_cpu = Ladder(plan, reader, network, self._control)
+        on_host = self.footing.on_cpu.reader.sample(sample.stage, sample.core)
+        return self.footing.on_cpu([on_host])[0]
 
 
 class Whole:

@@ -86,18 +86,33 @@ class Ledger:
         self.close()
 
 
+class LedgerReader:
+    """Reads the rows of every process that ever wrote to a run, each row once, however often it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last: dict[Path, int] = {}  # number of the latest row; a row that is replaced gets a new one
+
+    def new_rows(self) -> Iterator[Row]:
+        """Yield the rows that were added or replaced since; a damaged ledger counts as empty."""
+        for path in sorted(self._folder.glob("ledger-*.sqlite")):
+            for number, stage, block, status, xxh3, seconds, utc in _rows(path, self._last.get(path, 0)):
+                self._last[path] = number
+                yield Row(stage, _index(block), status, xxh3, seconds, utc)
+
+
 def read_ledgers(folder: Path) -> Iterator[Row]:
     """Yield the rows of every process that ever wrote to this run; a damaged ledger counts as empty."""
-    for path in sorted(folder.glob("ledger-*.sqlite")):
-        for stage, block, status, xxh3, seconds, utc in _rows(path):
-            yield Row(stage, _index(block), status, xxh3, seconds, utc)
+    return LedgerReader(folder).new_rows()
 
 
-def _rows(path: Path) -> list[Any]:
+def _rows(path: Path, after: int) -> list[Any]:
+    """Return the rows of one ledger with a number above ``after``, by number."""
+    wanted = "SELECT rowid, * FROM block WHERE rowid > ? ORDER BY rowid"
     try:
         with closing(sqlite3.connect(path, timeout=60)) as database:
             exists = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'block'").fetchone()
-            return database.execute("SELECT * FROM block").fetchall() if exists else []
+            return database.execute(wanted, [after]).fetchall() if exists else []
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             raise
@@ -106,17 +121,12 @@ def _rows(path: Path) -> list[Any]:
 
 
 def done_blocks(folder: Path) -> dict[str, set[Zyx]]:
-    """Return the indices of finished or skipped blocks per stage, all ledgers merged."""
-    return done_among(read_ledgers(folder))
-
-
-def done_among(rows: Iterable[Row]) -> dict[str, set[Zyx]]:
-    """Return the indices of finished or skipped blocks per stage.
+    """Return the indices of finished or skipped blocks per stage, all ledgers merged.
 
     A block that failed in one process and was finished by another is done.
     """
     done: dict[str, set[Zyx]] = {}
-    for row in rows:
+    for row in read_ledgers(folder):
         if row.status in (DONE, SKIPPED):
             done.setdefault(row.stage, set()).add(row.block)
     return done

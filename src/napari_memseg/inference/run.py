@@ -23,7 +23,7 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMism
 from napari_memseg.inference.control import Control, Interrupted
 from napari_memseg.inference.device_image import BRICK_BYTES, DeviceImage
 from napari_memseg.inference.empty import split_empty
-from napari_memseg.inference.ladder import Ladder
+from napari_memseg.inference.ladder import Footing, Ladder
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.network import Network, cpu_threads
 from napari_memseg.inference.schedule import Schedule, needs
@@ -57,6 +57,7 @@ def run_blocks(
     image: Volume | None = None,
     store: Store | None = None,
     network: Network | None = None,
+    footing: Footing | None = None,
 ) -> Iterator[BlockDone]:
     """Compute blocks and put them where the plan says.
 
@@ -74,6 +75,8 @@ def run_blocks(
         If it is open already; closed by its owner.
     network : Network, optional
         If it is loaded already.
+    footing : Footing, optional
+        What earlier calls have learnt of the memory there is, and where this one adds to it.
 
     Yields
     ------
@@ -97,7 +100,8 @@ def run_blocks(
             store = Store(plan)
             stack.callback(store.close)
         to_do, empty = split_empty(plan, image, list(blocks))
-        line = _Line(plan, image, store, network or Network(plan, control=control), control, stack)
+        ladder = _ladder(plan, image, network or Network(plan, control=control), control, footing)
+        line = _Line(plan, ladder, store, control, stack)
         chunks = [array.chunks for array in image.arrays]
         yield from line.run(Schedule(plan, to_do, store.is_done, chunks))
         yield from line.skip(empty)
@@ -121,17 +125,20 @@ def open_image(plan: Plan) -> Volume:
     return image
 
 
+def _ladder(plan: Plan, image: Volume, network: Network, control: Control, footing: Footing | None) -> Ladder:
+    """Return what computes: the network, and what reads for its device."""
+    on_gpu = network.device.type == "cuda"
+    on_device = DeviceImage(image, network.device, BRICK_BYTES) if on_gpu else None
+    return Ladder(plan, Reader(plan, image, on_device), network, control, footing)
+
+
 class _Line:
     """Readers, the network and a writer, one behind the other."""
 
-    def __init__(
-        self, plan: Plan, image: Volume, store: Store, network: Network, control: Control, stack: ExitStack
-    ) -> None:
-        self._plan, self._control, self._device = plan, control, network.device
-        on_gpu = network.device.type == "cuda"
-        on_device = DeviceImage(image, network.device, BRICK_BYTES) if on_gpu else None
-        self._reader = Reader(plan, image, on_device)
-        self._ladder = Ladder(plan, self._reader, network, control)
+    def __init__(self, plan: Plan, ladder: Ladder, store: Store, control: Control, stack: ExitStack) -> None:
+        self._plan, self._ladder, self._control = plan, ladder, control
+        self._reader, self._device = ladder.reader, ladder.network.device
+        on_gpu = self._device.type == "cuda"
         self._ahead = min(os.cpu_count() or 1, MOST_READERS) if on_gpu else READERS
         self._readers = stack.enter_context(ThreadPoolExecutor(self._ahead, thread_name_prefix="memseg-read"))
         self._writer = Writer(store)
@@ -166,7 +173,7 @@ class _Line:
             if self._control.cancelled:
                 return
             for told in self._writer.skip(blocks[n : n + SKIPPED_AT_ONCE]):
-                yield replace(told, memory=self._ladder.notes)
+                yield replace(told, memory=self._ladder.footing.notes)
 
     def _read_ahead(self, schedule: Schedule) -> None:
         wanted = self._ahead + self._plan.batch - 1
@@ -252,4 +259,4 @@ class _Line:
             if told.error is not None:
                 self._reasons.setdefault(told.block, str(told.error))
             schedule.finished(told.block, failed=told.status == FAILED)
-            yield replace(told, memory=self._ladder.notes)
+            yield replace(told, memory=self._ladder.footing.notes)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED, Ledger, Row, done_among, read_ledgers
+from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.inference.ledger import DONE, FAILED, SKIPPED, Ledger, LedgerReader, Row
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.run_card import CONFIDENCE
 from napari_memseg.io.arrays import chunk_files_exist, open_array
@@ -55,20 +55,30 @@ class Store:
     """Those of them that were empty."""
 
     def __post_init__(self) -> None:
+        self.done, self.skipped = {}, set()
+        self._ledgers = LedgerReader(self.plan.folder)
         self.refresh()
         self._ledger = Ledger(self.plan.folder)
 
-    def refresh(self) -> None:
-        """Learn what all processes have finished by now, as far as it is still on the disk."""
-        rows = list(read_ledgers(self.plan.folder))
-        self.done = done_among(rows)
-        self.skipped = {Block(row.stage, row.block) for row in rows if row.status == SKIPPED}
-        for block in [b for b in self.plan.blocks() if self.is_done(b) and not self._is_there(b)]:
-            self.done[block.stage].discard(block.index)
+    def refresh(self, blocks: Sequence[Block] | None = None) -> None:
+        """Learn what all processes have finished since, and what somebody has deleted.
+
+        Parameters
+        ----------
+        blocks : sequence of Block, optional
+            Whether these, and the coarse chunks over them, are still on the disk is looked at; by
+            default all that is known, which takes long where the run is large.
+        """
+        for row in self._ledgers.new_rows():
+            self._know(row)
+        for block in self.plan.blocks() if blocks is None else blocks:
+            if self.is_done(block) and not self._is_there(block):
+                self.done[block.stage].discard(block.index)
         for name, pyramid in self._pyramids.items():
             for level, array in list(enumerate(pyramid.levels))[1:]:
                 known = self.done.get(_coarse(name, level), set())
-                known -= {index for index in known if not _chunk_exists(array, index)}
+                over = known if blocks is None else known & self._over(blocks, level)
+                known -= {index for index in over if not _chunk_exists(array, index)}
 
     def is_done(self, block: Block) -> bool:
         """Whether a block was finished, by anybody, and still is."""
@@ -124,20 +134,33 @@ class Store:
         if rows:
             self._ledger.add(rows)
         for row in rows:
+            self._know(row)
+
+    def _know(self, row: Row) -> None:
+        """Take note of a row; a block that failed in one process and was finished by another is done."""
+        if row.status in (DONE, SKIPPED):
             self.done.setdefault(row.stage, set()).add(row.block)
-            if row.status == SKIPPED:
-                self.skipped.add(Block(row.stage, row.block))
+        if row.status == SKIPPED:
+            self.skipped.add(Block(row.stage, row.block))
 
     def _is_final(self, name: str, level: int, chunk: Zyx) -> bool:
         """Whether a chunk of a pyramid is done, or will never be written."""
-        factor = zyx(c * 2**level for c in self.plan.chunk)
-        voxels = cell_box(chunk, factor, self.plan.shape)
+        voxels = cell_box(chunk, self._voxels_of_chunk(level), self.plan.shape)
         if (voxels & self.plan.region).is_empty:
             return True
         if level > 0:
             return chunk in self.done.get(_coarse(name, level), ())
         core = zyx(a // n for a, n in zip(voxels.start, self.plan.core, strict=True))
         return self.is_done(Block(self.plan.stages[-1].name, core))
+
+    def _voxels_of_chunk(self, level: int) -> Zyx:
+        """Return how many voxels of the working level a chunk of a pyramid's level stands for."""
+        return zyx(c * 2**level for c in self.plan.chunk)
+
+    def _over(self, blocks: Sequence[Block], level: int) -> set[Zyx]:
+        """Return the indices of a level's chunks that are made of these blocks, among others."""
+        voxels = self._voxels_of_chunk(level)
+        return {index for block in blocks for index in cells(self.plan.box_of(block), voxels)}
 
     @cached_property
     def _pyramids(self) -> dict[str, Pyramid]:

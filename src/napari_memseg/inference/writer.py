@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Box
     from napari_memseg.inference.ladder import Result
     from napari_memseg.inference.plan import Block
+    from napari_memseg.inference.resources import Peaks
     from napari_memseg.inference.store import Store
 
 
@@ -40,7 +41,11 @@ class BlockDone:
     error: Exception | None = None
     """Why it failed."""
     memory: Mapping[str, Any] = field(default_factory=dict)
-    """How often memory did not suffice so far, and what became of it; see ``Ladder.notes``."""
+    """How often memory did not suffice so far, and what became of it; see ``Footing.notes``."""
+    worker: str = ""
+    """Which process of a cluster tells it; empty for this one."""
+    peaks: Peaks | None = None
+    """Of that process's memory so far; None for this one."""
 
 
 def mark_failed(store: Store, block: Block, error: Exception) -> BlockDone:

@@ -25,6 +25,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.evaluation.metrics import confusion
 from napari_memseg.geometry import Box
 from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.io.files import atomic_write
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
@@ -33,7 +34,6 @@ from napari_memseg.workflows.child_process import child_process, start_child
 from napari_memseg.workflows.export import export
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.report import draw_contours, draw_errors, draw_learning, write_report
-from napari_memseg.workflows.resources import peak_rss_gib
 from napari_memseg.workflows.segment import segment_session
 from napari_memseg.workflows.train import train
 from napari_memseg.workflows.train_job import TrainJob

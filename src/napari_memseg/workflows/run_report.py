@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_memseg.workflows.resources import peak_device_gib, peak_rss_gib
+from napari_memseg.inference.resources import Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,11 @@ def _minutes(seconds: float) -> str:
 
 
 def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> dict[str, Any]:
-    """Return what a run came to, in the words that scripts rely on."""
+    """Return what a run came to, in the words that scripts rely on.
+
+    Peaks are those of the process that computed; of the workers of a cluster, the largest's.
+    """
+    peaks = last.peaks or Peaks.here(plan.device)
     halo = plan.stages[-1].reads[0].halo
     share = (last.done - last.resumed) / last.total
     on_gpu = plan.device.startswith("cuda")
@@ -88,8 +92,8 @@ def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> 
         "forecast_memory_gib": expected.memory_gib,
         "forecast_seconds": expected.seconds,
         "forecast_disk_gib": expected.disk_gib,
-        "peak_memory_gib": peak_device_gib(plan.device) if on_gpu else peak_rss_gib(),
-        "peak_rss_gib": peak_rss_gib(),
+        "peak_memory_gib": peaks.device_gib if on_gpu else peaks.rss_gib,
+        "peak_rss_gib": peaks.rss_gib,
         "out_of_memory_retries": last.memory.get("retries", 0),
         "resumed": last.resumed > 0,
         "labels": plan.destination,

@@ -95,7 +95,7 @@ def segment(
         If ``control`` was asked to cancel; what is finished stays.
     """
     volume, config = open_volume(image), _shared(config or SegmentConfig(), cluster)
-    plan = make_plan(model, volume, destination, config, fresh=restart)
+    plan = make_plan(model, volume, destination, config, fresh=restart, sharers=_sharers(cluster))
     yield from _follow(plan, volume, restart=restart, control=control, cluster=cluster)
 
 
@@ -113,7 +113,8 @@ def segment_session(
     Parameters and errors as for ``segment``. Corrections are neither read nor touched.
     """
     with Session.open(session, read_only=True) as opened:
-        plan = _plan_in(opened, model, _shared(config or SegmentConfig(), cluster), restart)
+        config = _shared(config or SegmentConfig(), cluster)
+        plan = _plan_in(opened, model, config, restart, _sharers(cluster))
         image = opened.image
     yield from _follow(plan, image, restart=restart, control=control, cluster=cluster)
 
@@ -170,7 +171,7 @@ def forecast_session(
     yield Progress(stage="forecast", done=1, total=1, message=message, result=result)
 
 
-def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool) -> Plan:
+def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool, sharers: int) -> Plan:
     """Plan a new run of a session, or find its unfinished one of the same plan."""
     if config.level not in (None, session.level):
         raise InputError(
@@ -179,10 +180,10 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
         )
     config = replace(config, level=session.level)
     for run in [] if restart else _unfinished(session):
-        plan = make_plan(model, session.image, run, config)
+        plan = make_plan(model, session.image, run, config, sharers=sharers)
         if plan.id == read_run_card(run)["id"]:
             return plan
-    plan = make_plan(model, session.image, session.path, config)
+    plan = make_plan(model, session.image, session.path, config, sharers=sharers)
     if unknown := sorted(set(plan.classes.ids) - set(session.classes.ids)):
         raise InputError(
             f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
@@ -202,6 +203,11 @@ def _shared(config: SegmentConfig, cluster: Cluster | None) -> SegmentConfig:
     if cluster is None or cluster.workers is None or config.threads is not None:
         return config
     return replace(config, threads=max((os.cpu_count() or 1) // cluster.workers, 1))
+
+
+def _sharers(cluster: Cluster | None) -> int:
+    """Return how many processes share the memory of this machine."""
+    return 1 if cluster is None or cluster.workers is None else cluster.workers
 
 
 def _follow(
