@@ -168,6 +168,7 @@ def test_a_session_is_painted_segmented_and_exported(ask, image, model, tmp_path
         (("train", "--pair", "a.tif", "b.tif", "--out", "m.pt"), "safetensors"),
         (("segment", "--model", "m.safetensors"), "IMAGE and DESTINATION"),
         (("segment", "a.tif", "b.ome.zarr", "--model", "m.safetensors", "--halo", "wide"), "wide"),
+        (("segment", "a.tif", "b.ome.zarr", "--model", "m", "--workers", "0"), "0 workers compute nothing"),
         (("train", "--pair", "a.tif"), "2 arguments"),
         (("nonsense",), "No such command"),
     ],

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from napari_memseg.inference.heap import keep_heap
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.models.checkpoint import load_checkpoint, read_card
 from peers import engines, networks
 from peers.agreement import compare
@@ -80,12 +81,17 @@ def _measured(job: Job, work: Work) -> dict[str, Any]:
         told = work()
         if cuda:
             torch.cuda.synchronize(job.device)
-    row = {"wall": watch.wall, "cpu": watch.cpu, "base_rss": base, "peak_rss": peak_resident(), **told}
+    row = {"wall": watch.wall, "cpu": watch.cpu, "base_rss": base, "peak_rss": _peak(), **told}
     if cuda:
         row["device_bytes"] = torch.cuda.max_memory_allocated(job.device)
         row["device_reserved"] = torch.cuda.max_memory_reserved(job.device)
         torch.cuda.empty_cache()
     return row
+
+
+def _peak() -> int:
+    """Return the most bytes that the whole call had, what our engine measures before it begins included."""
+    return max(peak_resident(), int((peak_rss_gib() or 0) * 2**30))
 
 
 def _bare(job: Job, net: networks.Arithmetic | None, row: dict[str, Any]) -> dict[str, float]:

@@ -181,7 +181,8 @@ def segment(
     from napari_memseg.workflows.segment import segment as into_path
 
     config = SegmentConfig(halo=words_of_halo(halo), **options)
-    cluster = Cluster(scheduler, workers) if scheduler or workers else None
+    on_cluster = scheduler is not None or workers is not None
+    cluster = Cluster(scheduler, workers) if on_cluster else None
     how: dict[str, Any] = {"restart": restart, "cluster": cluster}
     if session is not None and image is None:
         say(follow(segment_session(session, model, config, **how)), as_json)

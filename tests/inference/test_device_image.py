@@ -16,6 +16,7 @@ from napari_memseg.inference import device_image
 from napari_memseg.inference.device_image import DeviceImage, Uploaded
 from napari_memseg.io.volume import Volume
 from running import InMemory, in_memory, noise
+from trouble import NO_MEMORY
 
 SHAPE = (37, 41, 29)
 CPU = torch.device("cpu")
@@ -95,9 +96,11 @@ def test_what_is_no_number_is_refused_where_it_lies_and_nowhere_else(bad):
     data = noise(SHAPE)
     data[20, 20, 20] = bad
     image = DeviceImage(in_memory(data), CPU, LIMIT)
-    with pytest.raises(InputError, match="1 voxels that are NaN or infinite in the box 16:32,16:32,16:29"):
+    with pytest.raises(InputError, match="1 voxels that are NaN or infinite in the box 0:37,0:41,0:29"):
         image.read(Box.whole(SHAPE), 0)
     assert (image.read(Box.whole((16, 16, 16)), 0).wait().numpy() == data[:16, :16, :16]).all()
+    beside = Box((18, 21, 0), SHAPE)
+    assert (image.read(beside, 0).wait().numpy() == data[beside.slices]).all()
 
 
 def test_what_cannot_be_decoded_is_named():
@@ -111,13 +114,14 @@ def test_what_cannot_be_decoded_is_named():
         DeviceImage(volume, CPU, LIMIT).read(Box.whole(SHAPE), 0)
 
 
-def test_where_the_device_has_no_memory_for_a_box_it_stays_on_the_host(monkeypatch):
+@pytest.mark.parametrize("error", NO_MEMORY.values(), ids=NO_MEMORY)
+def test_where_the_device_has_no_memory_for_a_box_it_stays_on_the_host(monkeypatch, error):
     data, memory = noise(SHAPE), iter([False, True])
     image, upload = DeviceImage(in_memory(data), CPU, LIMIT), DeviceImage._upload
 
     def upload_if_there_is_room(image, at, level):
         if not next(memory, True):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return upload(image, at, level)
 
     monkeypatch.setattr(DeviceImage, "_upload", upload_if_there_is_room)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ import pytest
 import toys
 from napari_memseg.errors import Cancelled, InputError
 from napari_memseg.inference import forecast as module
+from napari_memseg.inference import run as run_module
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.forecast import Forecast, check_disk, forecast
 from napari_memseg.inference.plan import Plan
@@ -151,6 +152,40 @@ def test_a_run_for_which_there_is_no_room_is_refused_with_figures(tmp_path, monk
     with pytest.raises(InputError, match=r"need about 7\.2 GiB, and 3\.5 GiB are free at .*another disk"):
         check_disk(plan, expected)
     assert seen == [tmp_path] * 2
+
+
+def test_a_run_that_is_to_be_discarded_makes_room(tmp_path, monkeypatch):
+    plan = plan_in(tmp_path)
+    expected = Forecast(tiles=1, redundancy=1.0, seconds=1.0, memory_gib=1.0, host_gib=1.0, disk_gib=1e-3)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=GIB, free=0))
+    path = plan.folder / "old"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(2 * 2**20))
+    check_disk(plan, expected, restart=True)
+    with pytest.raises(InputError, match="are free"):
+        check_disk(plan, expected)
+    path.write_bytes(b"little")
+    with pytest.raises(InputError, match="are free"):
+        check_disk(plan, expected, restart=True)
+
+
+def test_what_another_version_has_forecast_is_unknown():
+    known = Forecast(tiles=1, redundancy=1.0, seconds=1.0, memory_gib=1.0, host_gib=1.0, disk_gib=7.25)
+    row = asdict(known)
+    assert Forecast.from_json(row) == known
+    assert Forecast.from_json({**row, "joules": 3}) is None
+    assert Forecast.from_json({"tiles": 1}) is None
+    assert Forecast.from_json(None) is None
+
+
+def test_a_gpu_holds_what_its_readers_read_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "Prober", Costs)
+    monkeypatch.setattr(run_module.os, "cpu_count", lambda: 16)
+    plan = plan_in(tmp_path)
+    one, two = (forecast(replace(plan, device="cuda", batch=batch), in_memory(DATA)) for batch in (1, 2))
+    box = plan.box_voxels * DATA.itemsize
+    assert one.memory_gib * GIB == 2 * GIB + DATA.nbytes + 10 * box
+    assert two.memory_gib * GIB == 2 * GIB + DATA.nbytes + 11 * box
 
 
 def test_a_place_without_a_size_is_not_judged(tmp_path, monkeypatch):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
+
 import toys
 from napari_memseg.inference.executors import Tally
 from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.forecast import Forecast
-from napari_memseg.inference.resources import Peaks, peak_rss_gib
+from napari_memseg.inference.resources import Peaks, begin_peaks, peak_rss_gib
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.writer import BlockDone
 from napari_memseg.workflows.run_report import result_of
@@ -40,10 +42,18 @@ def test_and_on_a_gpu_that_of_another_worker_perhaps(tmp_path):
 
 
 def test_in_one_process_it_is_its_own(tmp_path):
-    before = peak_rss_gib()
+    before = Peaks.here("cpu").rss_gib
     of_all, of_device = reported(tmp_path, None)
     assert before <= of_all == of_device < 1000
 
 
 def test_what_the_system_does_not_tell_stays_unknown():
     assert Peaks(None, None) | Peaks(2.0, None) == Peaks(2.0, None)
+
+
+def test_what_was_held_before_a_run_is_not_its_peak():
+    np.ones(2**28, np.uint8)
+    whole = peak_rss_gib()
+    begin_peaks("cpu")
+    assert Peaks.here("cpu").rss_gib < whole - 0.2
+    assert peak_rss_gib() == whole

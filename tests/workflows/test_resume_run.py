@@ -9,7 +9,7 @@ from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.ledger import done_boxes
-from napari_memseg.inference.run_card import read_run_card
+from napari_memseg.inference.run_card import note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
@@ -62,3 +62,24 @@ def test_what_was_finished_is_known_by_its_voxels(begun):
 def test_a_run_that_is_not_there_cannot_go_on(folder):
     with pytest.raises(InputError, match="no run of napari-memseg"):
         next(resume_run(folder, "0007"))
+
+
+def test_a_finished_run_that_is_started_again_keeps_what_it_was_measured(begun, tmp_path):
+    folder, _ = begun
+    list(resume_run(folder, "0001"))
+    measured = read_run_card(folder / "runs" / "0001")["measured"]
+    *_, last = resume_run(folder, "0001")
+    assert last.result["tiles_done"] == measured["tiles_done"]
+    assert read_run_card(folder / "runs" / "0001")["measured"] == measured
+
+
+def test_a_run_can_go_on_until_no_tile_is_left_that_failed(begun):
+    folder, _ = begun
+    path = folder / "runs" / "0001"
+    with Session.open(folder, read_only=True) as session:
+        assert session.runs()[0].can_go_on
+        list(resume_run(folder, "0001"))
+        assert not session.runs()[0].can_go_on
+        note_on_run_card(path, result={"failures": [{"reason": "odd"}]})
+        (run,) = session.runs()
+        assert (run.is_finished, run.failures, run.can_go_on) == (True, 1, True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_memseg.annotation.session import Session
+from napari_memseg.inference.choices import choose_threads
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.workflows import segment as workflow
@@ -33,7 +34,8 @@ def asked(monkeypatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def make_plan(model, image, destination, config, **facts):
-        found.update(facts, threads=config.threads)
+        found.update(facts)
+        assert config.threads is None, "who asks for nothing can go on with what was begun"
         raise Planned
 
     monkeypatch.setattr(workflow, "make_plan", make_plan)
@@ -41,28 +43,32 @@ def asked(monkeypatch) -> dict[str, Any]:
 
 
 SHARED = pytest.mark.parametrize(
-    ("cluster", "sharers", "threads"),
-    [
-        (None, 1, None),
-        (Cluster(workers=3), 3, max((os.cpu_count() or 1) // 3, 1)),
-        (Cluster(scheduler="tcp://127.0.0.1:9"), 1, None),
-    ],
+    ("cluster", "sharers"),
+    [(None, 1), (Cluster(workers=3), 3), (Cluster(scheduler="tcp://127.0.0.1:9"), 1)],
 )
 
 
 @SHARED
 def test_threads_and_memory_are_shared_among_workers_of_this_machine(
-    image, tmp_path, asked, cluster, sharers, threads
+    image, tmp_path, asked, cluster, sharers
 ):
     with pytest.raises(Planned):
         next(segment(image, tmp_path / "labels.ome.zarr", tmp_path / "model", cluster=cluster))
-    assert (asked["sharers"], asked["threads"]) == (sharers, threads)
+    assert asked["sharers"] == sharers
 
 
 @SHARED
-def test_so_they_are_in_a_session(image, tmp_path, asked, cluster, sharers, threads):
+def test_so_they_are_in_a_session(image, tmp_path, asked, cluster, sharers):
     session = tmp_path / "scan.memseg"
     Session.create(session, open_volume(image), ClassTable.from_ids([1])).close()
     with pytest.raises(Planned):
         next(segment_session(session, tmp_path / "model", cluster=cluster))
-    assert (asked["sharers"], asked["threads"]) == (sharers, threads)
+    assert asked["sharers"] == sharers
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, None), (3, 5), (16, 1), (40, 1)])
+def test_each_worker_computes_with_its_share_of_the_cores(monkeypatch, workers, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert choose_threads(None, "cpu", workers) == (threads or torch.get_num_threads())
+    assert choose_threads(7, "cpu", workers) == 7
+    assert choose_threads(7, "cuda", workers) is None

@@ -57,11 +57,27 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether its card, beside the labels, says that nothing is added any more."""
+        return bool(self._card.get("finished"))
+
+    @property
+    def failures(self) -> int:
+        """How many tiles of it have failed, once it is finished."""
+        result = self._card.get("result")
+        found = result.get("failures") if isinstance(result, dict) else None
+        return len(found) if isinstance(found, list) else 0
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether something is left to do: it was not finished, or tiles of it have failed."""
+        return not self.is_finished or self.failures > 0
+
+    @property
+    def _card(self) -> dict[str, Any]:
         try:
             card = json.loads((self.path / "memseg" / "run.json").read_bytes())
-            return bool(card["finished"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        except (OSError, ValueError):
+            return {}
+        return card if isinstance(card, dict) else {}
 
 
 def list_runs(folder: Path) -> tuple[Run, ...]:

@@ -6,6 +6,7 @@ measurement is chosen in ``fit.py``.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,9 +107,10 @@ def choose_window(image: Volume, level: int, card: Card, wanted: tuple[float, fl
     return card.window
 
 
-def choose_threads(wanted: int | None, device: str) -> int | None:
-    """Return how many threads are asked for, or usual here; None where the device is no CPU."""
-    return (wanted or torch.get_num_threads()) if device == "cpu" else None
+def choose_threads(wanted: int | None, device: str, sharers: int = 1) -> int | None:
+    """Return how many threads are asked for, or usual for one of so many processes; None beside a CPU."""
+    usual = torch.get_num_threads() if sharers == 1 else max((os.cpu_count() or 1) // sharers, 1)
+    return (wanted or usual) if device == "cpu" else None
 
 
 def choose_skip_level(image: Volume, level: int, skip_below: float | None) -> int | None:

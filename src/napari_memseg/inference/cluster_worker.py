@@ -36,7 +36,7 @@ from napari_memseg.inference.ladder import Footing
 from napari_memseg.inference.ledger import DONE, SKIPPED
 from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
-from napari_memseg.inference.resources import Peaks
+from napari_memseg.inference.resources import Peaks, begin_peaks
 from napari_memseg.inference.run import open_image, run_blocks
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -179,6 +179,7 @@ class _Tools:
 
     def __init__(self, plan: Plan, control: Control) -> None:
         keep_heap()
+        begin_peaks(plan.device)
         self._plan, self._control = plan, control
         self._check_folder()
         self._image = open_image(plan)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_memseg.geometry import Box, Zyx, cell_box, cells
-from napari_memseg.inference.tensors import read_finite
+from napari_memseg.inference.shortage import is_shortage
+from napari_memseg.inference.tensors import is_finite, read_finite
 from napari_memseg.io.volume import ChunkCache
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class DeviceImage:
         self._image, self._device = image, device
         self._bricks: ChunkCache[Tensor] = ChunkCache(limit)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._spoiled: set[Box] = set()  # bricks with voxels that are no numbers
 
     def read(self, box: Box, level: int) -> Uploaded | NDArray[Any]:
         """Return the voxels of a box in the image's dtype; on the host, if the device has no memory for them.
@@ -80,7 +82,9 @@ class DeviceImage:
         try:
             with self._streaming():
                 return self._put_together(box, level)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
             self._bricks.clear()  # the network needs room more than its neighbours' voxels do
             return read_finite(self._image, box, level)
 
@@ -88,6 +92,8 @@ class DeviceImage:
         shape = self._image.arrays[level].shape
         bricks = [(cell_box(index, BRICK, shape), index) for index in cells(box, BRICK)]
         parts = [(at, self._brick(at, level, index)) for at, index in bricks]
+        if not self._spoiled.isdisjoint(at for at, _ in bricks):
+            read_finite(self._image, box, level)  # refuses the box, unless they lie outside of it
         found = torch.empty(box.shape, dtype=parts[0][1].dtype, device=self._device)
         for at, brick in parts:
             shared = at & box
@@ -98,7 +104,10 @@ class DeviceImage:
         return self._bricks.get((level, index), partial(self._upload, at, level))
 
     def _upload(self, at: Box, level: int) -> Tensor:
-        brick = torch.from_numpy(read_finite(self._image, at, level))
+        grey = self._image.read(at, level)
+        if not is_finite(grey):
+            self._spoiled.add(at)
+        brick = torch.from_numpy(grey)
         return (brick.pin_memory() if self._stream is not None else brick).to(self._device, non_blocking=True)
 
     def _streaming(self) -> Any:

@@ -73,7 +73,7 @@ def make_plan(
     control : Control, optional
         Whoever cancels need not wait for a measurement.
     sharers : int
-        So many processes of this machine are to do the run at once, and share what memory is free.
+        So many processes of this machine are to do the run at once, and share its free memory and cores.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def make_plan(
     Cancelled
         If somebody asked for it.
     """
-    draft = _draft(checkpoint, image, Path(destination), config, until)
+    draft = _draft(checkpoint, image, Path(destination), config, until, sharers)
     begun = None if fresh else _begun(draft)
     if begun is not None:
         return draft.like(begun)
@@ -92,7 +92,7 @@ def make_plan(
     chosen = config.tile is not None and config.batch is not None and config.precision == "float32"
     if config.max_memory_gib is None and (chosen or plain.region.size <= SMALL):
         return plain
-    return fit(replace(draft, sharers=sharers), control)
+    return fit(draft, control)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +139,7 @@ def _draft(
     destination: Path,
     config: SegmentConfig,
     until: Sequence[str] | None,
+    sharers: int,
 ) -> Draft:
     model, card = load_checkpoint(checkpoint)
     level = choose_level(image, card, config.level)
@@ -163,12 +164,13 @@ def _draft(
         "segments": len(planned) == len(model.stages),
         "confidence": config.confidence,
         "device": device,
-        "threads": choose_threads(config.threads, device),
+        "threads": choose_threads(config.threads, device, sharers),
         "skip_below": config.skip_below,
         "skip_level": choose_skip_level(image, level, config.skip_below),
     }
     core, unit = choose_tile(model, config, shape, chunk, region), core_unit(model, chunk)
-    return Draft(facts=facts, image=image, stages=planned, config=config, core=core, unit=unit)
+    known: dict[str, Any] = {"facts": facts, "image": image, "stages": planned, "config": config}
+    return Draft(**known, core=core, unit=unit, sharers=sharers)
 
 
 def _begun(draft: Draft) -> Plan | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_memseg.inference.folder import alone
 from napari_memseg.inference.ledger import FAILED, SKIPPED
+from napari_memseg.inference.resources import begin_peaks
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
@@ -182,6 +183,7 @@ def in_process(
     """
     with alone(plan, restart=restart), closing(Store(plan)) as store:
         tally = Tally(plan, store)
+        begin_peaks(plan.device)
         yield tally.step()
         if tally.left:
             for told in run_blocks(plan, tally.left, control, image=image, store=store):

@@ -13,13 +13,14 @@ import shutil
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import ceil_div
 from napari_memseg.inference.device_image import BRICK_BYTES
 from napari_memseg.inference.heap import GIB, HOLES, settled_bytes
 from napari_memseg.inference.probe import Probe, Prober, scout
+from napari_memseg.inference.run import WRITE_BEHIND, readers
 from napari_memseg.io.volume import CACHE, CACHE_BYTES
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ OWN_TILE = 20
 """Tiles from which on one of the run's own size is measured; for fewer, a smaller one tells."""
 SCOUT = 48
 """Edge of that smaller one, where nothing is known of this model yet."""
-IN_FLIGHT = 3
-"""Tiles that are read ahead or wait to be written."""
 FILE_BYTES = 4096
 """The least that a stored chunk takes on disk."""
 
@@ -51,6 +50,14 @@ class Forecast:
     host_gib: float | None
     """Of the host, for this whole process."""
     disk_gib: float
+
+    @classmethod
+    def from_json(cls, row: Any) -> Forecast | None:
+        """Read what a run card says; None if another version wrote it, or nobody did."""
+        try:
+            return cls(**row)
+        except TypeError:
+            return None
 
 
 def forecast(plan: Plan, image: Volume, control: Control | None = None) -> Forecast:
@@ -73,25 +80,25 @@ def forecast(plan: Plan, image: Volume, control: Control | None = None) -> Forec
     stage = plan.stages[-1]
     tiles = prod(plan.region.coarsen(plan.core).shape)
     probe, voxels = _tile(plan, Prober(image, control=control), tiles), plan.box_voxels
-    ahead = IN_FLIGHT * plan.batch * voxels * image.dtype.itemsize
+    ahead = (readers(plan.device) + plan.batch - 1 + WRITE_BEHIND) * voxels * image.dtype.itemsize
     image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
     cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
     run_voxels = prod(sum(plan.boxes_along(axis, core)) for axis, core in enumerate(plan.core))
-    own = plan.device == "cpu"
-    host = settled_bytes() + cached + ahead + (int(HOLES * probe.bytes) if own and probe.bytes else 0)
-    device = None if probe.bytes is None else probe.bytes + min(BRICK_BYTES, image_bytes) + ahead
+    own, known = plan.device == "cpu", probe.bytes is not None
+    host = settled_bytes() + cached + ahead + (int(HOLES * (probe.bytes or 0)) if own else 0)
+    device = host if own else (probe.bytes or 0) + min(BRICK_BYTES, image_bytes) + ahead
     return Forecast(
         tiles=tiles,
         redundancy=run_voxels / plan.region.size if not stage.whole else 1.0,
         seconds=tiles * (probe.seconds / plan.batch + probe.read_seconds * _fresh(plan, voxels)),
-        memory_gib=host / GIB if own and probe.bytes else device / GIB if device and not own else None,
-        host_gib=host / GIB if not own or probe.bytes else None,
+        memory_gib=device / GIB if known else None,
+        host_gib=host / GIB if known or not own else None,
         disk_gib=_disk_bytes(plan, probe) / GIB,
     )
 
 
-def check_disk(plan: Plan, expected: Forecast) -> None:
-    """Refuse a run for which there is no room.
+def check_disk(plan: Plan, expected: Forecast, *, restart: bool = False) -> None:
+    """Refuse a run for which there is no room; ``restart`` makes that which an old run takes.
 
     Raises
     ------
@@ -100,12 +107,20 @@ def check_disk(plan: Plan, expected: Forecast) -> None:
     """
     folder = next(p for p in Path(plan.destination).absolute().parents if p.is_dir())
     disk = shutil.disk_usage(folder)
+    if not disk.total:
+        return  # a place that has no size is no disk: writing will tell
     free = disk.free / GIB
-    if disk.total and expected.disk_gib > free:  # a place that has no size is no disk: writing will tell
+    if expected.disk_gib > free and restart:
+        free += _size_of(Path(plan.destination)) / GIB
+    if expected.disk_gib > free:
         raise InputError(
             f"The labels need about {expected.disk_gib:.1f} GiB, and {free:.1f} GiB are free at {folder}. "
             "Free some room, choose another disk, or segment a --box or a coarser --level."
         )
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _tile(plan: Plan, prober: Prober, tiles: int) -> Probe:

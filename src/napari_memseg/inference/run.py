@@ -49,6 +49,11 @@ WRITE_BEHIND = 2
 SKIPPED_AT_ONCE = 16
 
 
+def readers(device: str) -> int:
+    """Return how many threads read for a device, each a block ahead."""
+    return min(os.cpu_count() or 1, MOST_READERS) if device.startswith("cuda") else READERS
+
+
 def run_blocks(
     plan: Plan,
     blocks: Iterable[Block],
@@ -138,8 +143,7 @@ class _Line:
     def __init__(self, plan: Plan, ladder: Ladder, store: Store, control: Control, stack: ExitStack) -> None:
         self._plan, self._ladder, self._control = plan, ladder, control
         self._reader, self._device = ladder.reader, ladder.network.device
-        on_gpu = self._device.type == "cuda"
-        self._ahead = min(os.cpu_count() or 1, MOST_READERS) if on_gpu else READERS
+        self._ahead = readers(self._device.type)
         self._readers = stack.enter_context(ThreadPoolExecutor(self._ahead, thread_name_prefix="memseg-read"))
         self._writer = Writer(store)
         stack.callback(self._writer.close)

@@ -152,13 +152,18 @@ def read_finite(image: Volume, box: Box, level: int) -> NDArray[Any]:
         If it cannot be decoded.
     """
     grey = image.read(box, level)
-    if grey.dtype.kind == "f" and not np.isfinite(grey).all():
+    if not is_finite(grey):
         bad = int(grey.size - np.isfinite(grey).sum())
         raise InputError(
             f"{image.source} holds {bad} voxels that are NaN or infinite in the box {box} of level "
             f"{level}; one would spoil all around it. Replace them, or segment a --box without them."
         )
     return grey
+
+
+def is_finite(grey: NDArray[Any]) -> bool:
+    """Whether no voxel is NaN or infinite."""
+    return grey.dtype.kind != "f" or bool(np.isfinite(grey).all())
 
 
 def _halve(grey: NDArray[Any], times: int) -> NDArray[np.float32]:

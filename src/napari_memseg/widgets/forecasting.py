@@ -118,7 +118,7 @@ class Forecasting(QObject):
         )
 
     def _on_end(self, outcome: Outcome) -> None:
-        if self._asked == self._question:
+        if self._asked == self._question and not outcome.cancelled:
             self.outcome = outcome
             self.changed.emit()
         else:

@@ -24,6 +24,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx
 from napari_memseg.io.volume import Volume
 from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.words import duration
 
 DRAW_MS = 200
 """Time between two drawings of a progress bar."""
@@ -170,15 +171,6 @@ class JobBar(QWidget):
 
 def _left(seconds: float | None) -> str:
     return "" if seconds is None else f", about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Say how long something takes, as people do."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def size_text(count: float) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari_memseg.widgets.parts import duration
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.run_report import ending
+from napari_memseg.workflows.words import duration, gib_text
 
 
 def forecast_text(expected: Mapping[str, Any]) -> str:
@@ -16,8 +16,8 @@ def forecast_text(expected: Mapping[str, Any]) -> str:
     tiles, memory = expected["tiles"], expected["memory_gib"]
     parts = (
         f"{tiles:,} tile{'s' * (tiles != 1)}",
-        "memory unknown here" if memory is None else f"about {_gib(max(memory, 0.1))} of memory",
-        f"{_gib(expected['disk_gib'])} of disk",
+        "memory unknown here" if memory is None else f"about {gib_text(max(memory, 0.1))} of memory",
+        f"{gib_text(expected['disk_gib'])} of disk",
         f"about {duration(expected['seconds'])}",
     )
     return f"{', '.join(parts)}; overlap {expected['redundancy']:.2f}"
@@ -59,10 +59,4 @@ def _memory_taken(result: Mapping[str, Any]) -> str:
     peak, forecast = result["peak_memory_gib"], result["forecast_memory_gib"]
     if peak is None:
         return ""
-    return f", {_gib(peak)} of memory" + ("" if forecast is None else f" (forecast {_gib(forecast)})")
-
-
-def _gib(size: float) -> str:
-    if size < 0.05:
-        return "less than 0.1 GiB"
-    return f"{size:.1f} GiB" if size < 10 else f"{size:,.0f} GiB"
+    return f", {gib_text(peak)} of memory" + ("" if forecast is None else f" (forecast {gib_text(forecast)})")

@@ -63,6 +63,7 @@ class Segmenting(QObject):
     def _begin(self, workflow: str, *args: Any, **kwargs: Any) -> None:
         session = self._desk.session
         if session is not None:
+            self._desk.forecasting.relay.cancel()
             title = f"segmenting {session.path.name}: it can be continued later"
             place = f"napari_memseg.workflows.segment:{workflow}"
             self.relay.start(title, place, session.path, *args, **kwargs)

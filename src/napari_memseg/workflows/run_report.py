@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.inference.resources import Peaks
+from napari_memseg.workflows.words import duration, gib_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,22 +47,16 @@ def table(plan: Plan, expected: Forecast) -> str:
         "tiles": f"{expected.tiles} of {z} x {y} x {x} voxels, {plan.batch} at a time, on {plan.device}",
         "arithmetic": str(plan.arithmetic),
         "overlap": f"{expected.redundancy:.2f} voxels computed per voxel",
-        "memory": _gib(expected.memory_gib),
-        "disk": _gib(expected.disk_gib),
-        "time": _minutes(expected.seconds),
+        "memory": _about(expected.memory_gib),
+        **({} if plan.device == "cpu" else {"of the host": _about(expected.host_gib)}),
+        "disk": _about(expected.disk_gib),
+        "time": f"about {duration(expected.seconds)}",
     }
     return "\n".join(["", *(f"  {name:<11} {text}" for name, text in rows.items())])
 
 
-def _gib(size: float | None) -> str:
-    return "unknown here" if size is None else f"about {size:.2g} GiB"
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
+def _about(size: float | None) -> str:
+    return "unknown here" if size is None else f"about {gib_text(max(size, 0.1))}"
 
 
 def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> dict[str, Any]:

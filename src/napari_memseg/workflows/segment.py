@@ -6,11 +6,10 @@ where it stopped; with others it is refused, and nothing on disk changes.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
@@ -94,8 +93,9 @@ def segment(
     Cancelled
         If ``control`` was asked to cancel; what is finished stays.
     """
-    volume, config = open_volume(image), _shared(config or SegmentConfig(), cluster)
-    plan = make_plan(model, volume, destination, config, fresh=restart, sharers=_sharers(cluster))
+    volume, config = open_volume(image), config or SegmentConfig()
+    how: dict[str, Any] = {"sharers": _sharers(cluster), "control": control}
+    plan = make_plan(model, volume, destination, config, fresh=restart, **how)
     yield from _follow(plan, volume, restart=restart, control=control, cluster=cluster)
 
 
@@ -113,8 +113,8 @@ def segment_session(
     Parameters and errors as for ``segment``. Corrections are neither read nor touched.
     """
     with Session.open(session, read_only=True) as opened:
-        config = _shared(config or SegmentConfig(), cluster)
-        plan = _plan_in(opened, model, config, restart, _sharers(cluster))
+        how: dict[str, Any] = {"sharers": _sharers(cluster), "control": control}
+        plan = _plan_in(opened, model, config or SegmentConfig(), restart, **how)
         image = opened.image
     yield from _follow(plan, image, restart=restart, control=control, cluster=cluster)
 
@@ -153,7 +153,7 @@ def forecast_session(
 ) -> Iterator[Progress]:
     """Say what segmenting a session's image would take; nothing is begun.
 
-    Parameters and errors as for ``segment``; who cancels is heard between two measurements.
+    Parameters and errors as for ``segment``.
 
     Yields
     ------
@@ -162,16 +162,15 @@ def forecast_session(
     """
     with Session.open(session, read_only=True) as opened:
         config = replace(config or SegmentConfig(), level=opened.level)
-        plan, image = make_plan(model, opened.image, opened.path, config), opened.image
-    if control is not None:
-        control.raise_if_cancelled()
-    expected = forecast(plan, image)
+        image = opened.image
+        plan = make_plan(model, image, opened.path, config, control=control)
+    expected = forecast(plan, image, control)
     result = {**asdict(expected), "tile": list(plan.core), "arithmetic": str(plan.arithmetic)}
     message = table(plan, expected)
     yield Progress(stage="forecast", done=1, total=1, message=message, result=result)
 
 
-def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool, sharers: int) -> Plan:
+def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool, **how: Any) -> Plan:
     """Plan a new run of a session, or find its unfinished one of the same plan."""
     if config.level not in (None, session.level):
         raise InputError(
@@ -180,10 +179,10 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
         )
     config = replace(config, level=session.level)
     for run in [] if restart else _unfinished(session):
-        plan = make_plan(model, session.image, run, config, sharers=sharers)
+        plan = make_plan(model, session.image, run, config, **how)
         if plan.id == read_run_card(run)["id"]:
             return plan
-    plan = make_plan(model, session.image, session.path, config, sharers=sharers)
+    plan = make_plan(model, session.image, session.path, config, **how)
     if unknown := sorted(set(plan.classes.ids) - set(session.classes.ids)):
         raise InputError(
             f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
@@ -193,20 +192,12 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
 
 
 def _unfinished(session: Session) -> list[Path]:
-    """Return the runs that were begun and not finished, the newest first."""
-    begun = [run.path for run in reversed(session.runs()) if run.path.exists()]
-    return [path for path in begun if not read_run_card(path)["finished"]]
-
-
-def _shared(config: SegmentConfig, cluster: Cluster | None) -> SegmentConfig:
-    """Let workers of this machine share its threads, unless somebody chose a number."""
-    if cluster is None or cluster.workers is None or config.threads is not None:
-        return config
-    return replace(config, threads=max((os.cpu_count() or 1) // cluster.workers, 1))
+    """Return the runs of which something is left to do, the newest first."""
+    return [run.path for run in reversed(session.runs()) if run.path.exists() and run.can_go_on]
 
 
 def _sharers(cluster: Cluster | None) -> int:
-    """Return how many processes share the memory of this machine."""
+    """Return how many processes share the memory and the cores of this machine."""
     return 1 if cluster is None or cluster.workers is None else cluster.workers
 
 
@@ -219,7 +210,7 @@ def _follow(
     cluster: Cluster | None = None,
 ) -> Iterator[Progress]:
     """Do a plan: say what it will take, tell each block and the time left, then what it came to."""
-    expected, began = _expected(plan, image, restart), time.monotonic()
+    expected, began = _expected(plan, image, restart, control), time.monotonic()
     yield Progress(stage="forecast", done=1, total=1, message=table(plan, expected))
     for step in _execute(plan, image, restart, control or Control(), cluster):
         if step.block is None:
@@ -237,17 +228,20 @@ def _follow(
             values=counts_of(step),
         )
     result = result_of(plan, expected, time.monotonic() - began, step)
-    note_on_run_card(Path(plan.destination), measured=result)
+    if step.done + step.failed > step.resumed:
+        note_on_run_card(Path(plan.destination), measured=result)
     yield Progress(stage="segment", done=step.done, total=step.total, result=result, message=ending(result))
 
 
-def _expected(plan: Plan, image: Volume, restart: bool) -> Forecast:
+def _expected(plan: Plan, image: Volume, restart: bool, control: Control | None) -> Forecast:
     """Return the forecast that a run began with, or make one and see that there is room."""
     destination = Path(plan.destination)
-    if has_run_card(destination) and not restart and (row := read_run_card(destination).get("forecast")):
-        return Forecast(**row)
-    expected = forecast(plan, image)
-    check_disk(plan, expected)
+    if has_run_card(destination) and not restart:
+        known = Forecast.from_json(read_run_card(destination).get("forecast"))
+        if known is not None:
+            return known
+    expected = forecast(plan, image, control)
+    check_disk(plan, expected, restart=restart)
     return expected
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QFileDialog
 
+from napari_memseg.annotation.runs import Run
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.inference.config import SegmentConfig
@@ -156,7 +157,8 @@ class SegmentPage(Page):
         if not self.model.count():
             return "There is no model yet: train one, on the page Train, or choose a file with “…”."
         if unfinished is not None:
-            return f"Run {unfinished.name} was not finished: resume it, or begin another."
+            what = "has tiles that failed" if session.runs()[-1].is_finished else "was not finished"
+            return f"Run {unfinished.name} {what}: resume it, or begin another."
         if session.runs():
             return "Next: correct what is wrong, on the page Correct, and train again."
         return "The network predicts tile by tile; memory does not grow with the volume."
@@ -254,10 +256,10 @@ class SegmentPage(Page):
 
 
 def unfinished_run(session: Session) -> Path | None:
-    """Return the newest run if it was begun and not finished."""
+    """Return the newest run if something of it is left to do."""
     runs = session.runs()
     begun = runs[-1].path if runs and has_run_card(runs[-1].path) else None
-    return begun if begun is not None and not runs[-1].is_finished else None
+    return begun if begun is not None and runs[-1].can_go_on else None
 
 
 def _level_text(session: Session) -> str:
@@ -268,5 +270,12 @@ def _runs_text(session: Session) -> str:
     runs = session.runs()
     if not runs:
         return ""
-    states = (f"{run.id} {'finished' if run.is_finished else 'unfinished'}" for run in runs[-4:])
-    return f"Runs: {', '.join(states)}. The newest is shown, over those before."
+    states = ", ".join(f"{run.id} {_state(run)}" for run in runs[-4:])
+    return f"Runs: {states}. The newest is shown, over those before."
+
+
+def _state(run: Run) -> str:
+    if not run.is_finished:
+        return "unfinished"
+    tiles = f"{run.failures} failed tile{'s' * (run.failures != 1)}"
+    return f"finished but for {tiles}" if run.failures else "finished"

@@ -1,0 +1,19 @@
+"""Sizes and times in words, for terminal and dock."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, as people do."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def gib_text(size: float) -> str:
+    """Say how many GiB."""
+    if size < 0.05:
+        return "less than 0.1 GiB"
+    return f"{size:.1f} GiB" if size < 10 else f"{size:,.0f} GiB"
