@@ -283,8 +283,6 @@ def test_a_tile_that_fails_is_told_at_once_stays_told_and_is_counted_at_the_end(
     hold.unlink()
     until(lambda: not dock.desk.segmenting.relay.busy)
     assert dock.segment.bar.text.startswith("Done with 1 failure: ")
-    assert dock.segment.resume.isVisible(), "the tile can be tried again"
-    assert "0001 finished but for 1 failed tile." in dock.segment.runs.text()
     assert dock.segment.failures.text() == words
     assert dock.segment.failures.isVisible()
     dock.segment.model.addItem(model.stem, model)

@@ -8,7 +8,10 @@ import tifffile
 
 import toys
 from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.run_card import note_on_run_card
 from napari_memseg.models.intensity import Window
+from napari_memseg.widgets.forecasting import Question
+from napari_memseg.workflows.segment import segment_session
 from napari_memseg.workflows.session import build_pyramid
 from running import checkpoint_of
 from widgets.hands import click, close, type_into
@@ -56,6 +59,8 @@ def test_where_somebody_moves_to_is_predicted_next(
     segmenting.moved.connect(lambda: moved.append(True))
     until(lambda: bool(moved))
     seen_before = dock.desk.visible_box()
+    dock.desk.forecasting.ask(Question(dock.desk.session.path, network, TINY))
+    until(lambda: dock.desk.forecasting.outcome is not None)
     segmenting.start(network, TINY)
     segmenting.relay.pause()
     until(lambda: any(message.startswith("into") for message in messages))
@@ -73,6 +78,19 @@ def test_where_somebody_moves_to_is_predicted_next(
     assert all(not (box & seen_before).is_empty for box in boxes[:first]), "seen before somebody moved"
     assert all(is_seen[first : first + sum(is_seen)]), "nothing else before all that is seen"
     assert 4 <= sum(is_seen) < len(is_seen) / 2
+    close(viewer)
+
+
+def test_tiles_that_failed_can_be_tried_again(open_real_dock, new_session, write_scan, network):
+    folder = new_session(write_scan(shape=(32, 32, 32)))
+    list(segment_session(folder, network, TINY))
+    viewer, dock = open_real_dock(folder)
+    dock.show_page(dock.segment)
+    assert dock.segment.resume.isHidden()
+    note_on_run_card(folder / "runs" / "0001", result={"failures": [{"reason": "odd"}]})
+    dock.segment.refresh()
+    assert not dock.segment.resume.isHidden()
+    assert "0001 finished but for 1 failed tile." in dock.segment.runs.text()
     close(viewer)
 
 
