@@ -50,7 +50,7 @@ LEANER = 1.15
 """The leanest tile is taken of those that take no longer than the fastest, times this."""
 FEWEST = 8
 """Tiles that a run has at least, where it can: its labels are to be seen coming in."""
-PER_TILE = 0.02
+PER_TILE = 0.004
 """Seconds that a tile takes beside its voxels, to be stored and noted (measured with a null network)."""
 PAGING = 0.4
 """Seconds that the system needs to hand out a GiB for the first time (measured on Linux)."""
