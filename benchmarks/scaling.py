@@ -34,6 +34,7 @@ import napari_memseg
 from napari_memseg.geometry import Box, cell_box, cells, zyx
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.heap import keep_heap
+from napari_memseg.inference.resources import peak_rss_gib
 from napari_memseg.io.pyramid import create_image
 from napari_memseg.workflows.segment import Cluster
 
@@ -141,7 +142,7 @@ def _segment(asked: argparse.Namespace, edge: int, workers: int) -> dict[str, An
         "seconds": result["seconds"],
         "first": (times[tenth] - times[0]) / tenth,
         "last": (times[-1] - times[-1 - tenth]) / tenth,
-        "peak": _peak(os.getpid()),
+        "peak": max(_peak(os.getpid()), int((peak_rss_gib() or 0) * 2**30)),
         "peak_workers": family.peaks,
         "forecast": (result.get("forecast_memory_gib") or 0) * 2**30,
         "tile": zyx(result["tile"]),
