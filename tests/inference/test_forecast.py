@@ -17,6 +17,7 @@ from napari_memseg.inference.control import Control
 from napari_memseg.inference.forecast import Forecast, check_disk, forecast
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.probe import Probe, ProbeCache, Prober, middle
+from napari_memseg.inference.run_card import begin_run_card
 from running import in_memory, noise, plan_of, run
 from trouble import NO_MEMORY, larger_than, watched
 
@@ -154,19 +155,20 @@ def test_a_run_for_which_there_is_no_room_is_refused_with_figures(tmp_path, monk
     assert seen == [tmp_path] * 2
 
 
-def test_a_run_that_is_to_be_discarded_makes_room(tmp_path, monkeypatch):
+def test_what_is_there_of_a_run_needs_no_more_room(tmp_path, monkeypatch):
     plan = plan_in(tmp_path)
     expected = Forecast(tiles=1, redundancy=1.0, seconds=1.0, memory_gib=1.0, host_gib=1.0, disk_gib=1e-3)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=GIB, free=0))
     path = plan.folder / "old"
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(2 * 2**20))
-    check_disk(plan, expected, restart=True)
     with pytest.raises(InputError, match="are free"):
-        check_disk(plan, expected)
+        check_disk(plan, expected)  # a folder of somebody else's
+    begin_run_card(Path(plan.destination), plan.id, plan.to_json())
+    check_disk(plan, expected)
     path.write_bytes(b"little")
     with pytest.raises(InputError, match="are free"):
-        check_disk(plan, expected, restart=True)
+        check_disk(plan, expected)
 
 
 def test_what_another_version_has_forecast_is_unknown():

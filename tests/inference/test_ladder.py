@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toys
-from napari_memseg.errors import DeviceLostError
+from napari_memseg.errors import DeviceLostError, DeviceMemoryError
 from napari_memseg.geometry import Box
+from napari_memseg.inference import ladder
 from napari_memseg.inference.executors import Tally, merged_notes
 from napari_memseg.inference.folder import prepare
 from napari_memseg.inference.ladder import Footing, halves
@@ -260,6 +261,37 @@ def test_after_a_block_for_which_nothing_sufficed_whole_tiles_are_tried_again(tm
     others = [call for call in calls if (call.cores[0] & first).is_empty]
     assert {call.cores[0].shape for call in others} == {TILE}
     assert len(others) == TILES - 1
+
+
+def test_how_small_a_tile_became_is_told_though_larger_ones_were_tried_again(tmp_path, monkeypatch):
+    plan = exact_plan(tmp_path)
+    watched(monkeypatch, in_box(MemoryError(), Box((0, 0, 0), TILE)))
+    run(plan, DATA)
+    assert memory_of(plan)["tile"] == list(plan.step)
+
+
+class NoRoom(Network):
+    """A network for which only the CPU has memory."""
+
+    def __init__(self, plan, *, device=None, control=None):
+        if device is None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        super().__init__(plan, device=device, control=control)
+
+
+def test_where_the_device_has_no_room_for_the_network_the_cpu_computes_all(tmp_path, monkeypatch):
+    plan = replace(exact_plan(tmp_path), device="mps")
+    prepare(plan)
+    monkeypatch.setattr(ladder, "Network", NoRoom)
+    told = list(run_blocks(plan, plan.blocks(), image=in_memory(DATA)))
+    assert_as_whole(plan)
+    assert told[-1].memory == {"retries": 1, "batch": 1, "tile": list(TILE), "cpu": True}
+
+
+def test_and_where_the_host_has_none_the_run_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "Network", NoRoom)
+    with pytest.raises(DeviceMemoryError, match="does not suffice for the weights"):
+        run(exact_plan(tmp_path), DATA)
 
 
 def test_a_whole_stage_without_memory_takes_with_it_what_needs_it(tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """A run of a session goes on by the plan that it was begun with, whatever that was."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
 
 import toys
 from napari_memseg.annotation.session import Session
-from napari_memseg.errors import InputError
+from napari_memseg.errors import Cancelled, InputError
 from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.inference.control import Control
 from napari_memseg.inference.ledger import done_boxes
 from napari_memseg.inference.run_card import note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
@@ -15,6 +18,7 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.workflows.segment import resume_run, segment_session
 from running import checkpoint_of
+from trouble import watched
 
 CONFIG = SegmentConfig(chunk=16, tile=(16, 16, 16), halo=(4, 4, 4), box="0:32,:,:", confidence=True)
 
@@ -77,9 +81,34 @@ def test_a_run_can_go_on_until_no_tile_is_left_that_failed(begun):
     folder, _ = begun
     path = folder / "runs" / "0001"
     with Session.open(folder, read_only=True) as session:
-        assert session.runs()[0].can_go_on
-        list(resume_run(folder, "0001"))
-        assert not session.runs()[0].can_go_on
-        note_on_run_card(path, result={"failures": [{"reason": "odd"}]})
         (run,) = session.runs()
-        assert (run.is_finished, run.failures, run.can_go_on) == (True, 1, True)
+    assert run.can_go_on
+    list(resume_run(folder, "0001"))
+    assert not run.can_go_on
+    note_on_run_card(path, result={"failures": [{"reason": "odd"}]})
+    assert (run.is_finished, run.failures, run.can_go_on) == (True, 1, True)
+    list(resume_run(folder, "0001"))
+    assert (run.is_finished, run.failures, run.can_go_on) == (True, 0, False), "killed before it could say so"
+
+
+def test_a_tile_that_fails_again_leaves_what_was_measured(begun, monkeypatch):
+    folder, _ = begun
+    path = folder / "runs" / "0001"
+    list(resume_run(folder, "0001"))
+    measured = read_run_card(path)["measured"]
+    chunk = next((path / "0" / "c").rglob("0"))
+    chunk.unlink() if chunk.is_file() else shutil.rmtree(chunk)
+    watched(monkeypatch, lambda call: ValueError("odd"))
+    *_, last = resume_run(folder, "0001")
+    assert last.result["tiles_failed"] > 0
+    assert read_run_card(path)["measured"] == measured
+
+
+def test_who_cancels_before_a_run_begins_leaves_none_behind(folder, tmp_path, monkeypatch):
+    model = checkpoint_of(toys.random_unet(levels=2, ids=[1]), tmp_path, Window(0.0, 255.0, "uint8"))
+    control = Control()
+    control.cancel()
+    with pytest.raises(Cancelled):
+        list(segment_session(folder, model, CONFIG, control=control))
+    with Session.open(folder, read_only=True) as session:
+        assert session.runs() == ()

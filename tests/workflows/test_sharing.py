@@ -66,9 +66,9 @@ def test_so_they_are_in_a_session(image, tmp_path, asked, cluster, sharers):
     assert asked["sharers"] == sharers
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(1, None), (3, 5), (16, 1), (40, 1)])
+@pytest.mark.parametrize(("workers", "threads"), [(1, 16), (3, 5), (16, 1), (40, 1)])
 def test_each_worker_computes_with_its_share_of_the_cores(monkeypatch, workers, threads):
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
-    assert choose_threads(None, "cpu", workers) == (threads or torch.get_num_threads())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert choose_threads(None, "cpu", workers) == threads
     assert choose_threads(7, "cpu", workers) == 7
     assert choose_threads(7, "cuda", workers) is None

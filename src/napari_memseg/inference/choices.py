@@ -6,7 +6,6 @@ measurement is chosen in ``fit.py``.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,7 +108,7 @@ def choose_window(image: Volume, level: int, card: Card, wanted: tuple[float, fl
 
 def choose_threads(wanted: int | None, device: str, sharers: int = 1) -> int | None:
     """Return how many threads are asked for, or usual for one of so many processes; None beside a CPU."""
-    usual = torch.get_num_threads() if sharers == 1 else max((os.cpu_count() or 1) // sharers, 1)
+    usual = max(torch.get_num_threads() // sharers, 1)
     return (wanted or usual) if device == "cpu" else None
 
 

@@ -32,9 +32,8 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegE
 from napari_memseg.geometry import zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.heap import keep_heap
-from napari_memseg.inference.ladder import Footing
+from napari_memseg.inference.ladder import Footing, load_network
 from napari_memseg.inference.ledger import DONE, SKIPPED
-from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.resources import Peaks, begin_peaks
 from napari_memseg.inference.run import open_image, run_blocks
@@ -183,8 +182,8 @@ class _Tools:
         self._plan, self._control = plan, control
         self._check_folder()
         self._image = open_image(plan)
-        self._network = Network(plan, control=control)
         self._footing = Footing.of(plan)
+        self._network = load_network(plan, control, self._footing)
         self.store = Store(plan)
 
     def do(self, blocks: Sequence[Block]) -> Iterator[BlockDone]:

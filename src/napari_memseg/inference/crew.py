@@ -245,7 +245,7 @@ class Crew:
         if not future.done():
             return None
         try:
-            return future.result(timeout=ANSWER_SECONDS)
+            return future.result(timeout=TICK_SECONDS)
         except KilledWorker as error:
             raise DeviceLostError(
                 f"Worker after worker died over the same blocks, the last at {error.last_worker.address}. If "

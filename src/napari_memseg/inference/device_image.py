@@ -67,7 +67,7 @@ class DeviceImage:
         self._image, self._device = image, device
         self._bricks: ChunkCache[Tensor] = ChunkCache(limit)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._spoiled: set[Box] = set()  # bricks with voxels that are no numbers
+        self._spoiled: set[tuple[int, Box]] = set()  # bricks with voxels that are no numbers
 
     def read(self, box: Box, level: int) -> Uploaded | NDArray[Any]:
         """Return the voxels of a box in the image's dtype; on the host, if the device has no memory for them.
@@ -92,7 +92,7 @@ class DeviceImage:
         shape = self._image.arrays[level].shape
         bricks = [(cell_box(index, BRICK, shape), index) for index in cells(box, BRICK)]
         parts = [(at, self._brick(at, level, index)) for at, index in bricks]
-        if not self._spoiled.isdisjoint(at for at, _ in bricks):
+        if not self._spoiled.isdisjoint((level, at) for at, _ in bricks):
             read_finite(self._image, box, level)  # refuses the box, unless they lie outside of it
         found = torch.empty(box.shape, dtype=parts[0][1].dtype, device=self._device)
         for at, brick in parts:
@@ -106,7 +106,7 @@ class DeviceImage:
     def _upload(self, at: Box, level: int) -> Tensor:
         grey = self._image.read(at, level)
         if not is_finite(grey):
-            self._spoiled.add(at)
+            self._spoiled.add((level, at))
         brick = torch.from_numpy(grey)
         return (brick.pin_memory() if self._stream is not None else brick).to(self._device, non_blocking=True)
 

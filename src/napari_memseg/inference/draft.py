@@ -73,7 +73,8 @@ def make_plan(
     control : Control, optional
         Whoever cancels need not wait for a measurement.
     sharers : int
-        So many processes of this machine are to do the run at once, and share its free memory and cores.
+        So many processes of this machine are to do the run at once, and share its free memory and cores. A
+        run that is there keeps the tile and the threads that it began with.
 
     Raises
     ------

@@ -96,9 +96,10 @@ class Tally:
         return RunStep(**facts, peaks=self._peaks)
 
     def finish(self) -> None:
-        """Write down what the attempt came to, unless there was nothing to do."""
+        """Write down what the attempt came to, unless there was nothing to do, and none failed before."""
         destination = Path(self.plan.destination)
-        if self.left or not read_run_card(destination)["finished"]:
+        card = read_run_card(destination)
+        if self.left or not card["finished"] or card["result"].get("failures"):
             counts = {"blocks": self.total, "done": self.done, "skipped": self.skipped}
             result = {**counts, "failures": self.failures, "out_of_memory": self.memory}
             finish_run_card(destination, result=result, seconds=monotonic() - self._began)

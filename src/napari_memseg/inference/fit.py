@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.probe import Probe
 
+COMPARED = {"cpu": 64, "cuda": 96}
+"""Edge of the tile on which arithmetics are compared, in voxels; a smaller one leaves a GPU idle."""
 SCOUT = 96
-"""Edge of the tile that is measured first, in voxels; smaller ones run by other kernels."""
+"""Edge of the tile that is measured in the chosen one; smaller ones run by other kernels."""
 WORTH = 10
 """Other arithmetics are measured if the run has so many times the voxels of the first measurement."""
 FASTER = 0.9
@@ -75,8 +77,7 @@ def fit(draft: Draft, control: Control | None = None) -> Plan:
         If somebody asked for it.
     """
     prober, config, usual = Prober(draft.image, control=control), draft.config, draft.plan()
-    tiled = sum(not stage.whole for stage in usual.stages)
-    if tiled == 0:
+    if all(stage.whole for stage in usual.stages):
         return usual
     edge, first = _scouted(prober, usual)
     if first.bytes is None and config.max_memory_gib is not None:
@@ -85,8 +86,10 @@ def fit(draft: Draft, control: Control | None = None) -> Plan:
             "Leave it out and choose a --tile, or take --device cpu."
         )
     arithmetic = _fastest(prober, usual, config.precision, edge, first)
-    probe = prober(scout(usual.computing(arithmetic), edge))
-    probe = replace(probe, voxels=probe.voxels // tiled)  # of one tile, which passes through all stages
+    arithmetic, probe = _measured(prober, draft, usual.computing(arithmetic), edge) or (
+        usual.arithmetic,
+        first,
+    )
     core = _best_core(draft, arithmetic, probe) if config.tile is None else draft.core
     plan = draft.plan(core=core, arithmetic=arithmetic, batch=config.batch or 1)
     _check_room(draft, plan, probe)
@@ -94,13 +97,35 @@ def fit(draft: Draft, control: Control | None = None) -> Plan:
 
 
 def _scouted(prober: Prober, usual: Plan) -> tuple[int, Probe]:
-    """Return what a small tile costs and its edge; where memory does not suffice, a smaller one's."""
-    edge = SCOUT
+    """Return the edge of a small tile and what it costs; where memory does not suffice, of a smaller one."""
+    edge = COMPARED[_kind(usual)]
     while (probe := prober.tried(scout(usual, edge))) is None:
         if scout(usual, edge // 2).core == scout(usual, edge).core:
-            return edge, prober(scout(usual, edge))  # says why it cannot be
+            return edge, _of_one_tile(prober(scout(usual, edge)), usual)  # says why it cannot be
         edge //= 2
-    return edge, probe
+    return edge, _of_one_tile(probe, usual)
+
+
+def _measured(prober: Prober, draft: Draft, plan: Plan, edge: int) -> tuple[Arithmetic, Probe] | None:
+    """Return what a tile costs in the arithmetic of a plan, one that is larger than ``edge`` where it fits.
+
+    None if memory does not suffice: there was more when the arithmetic was chosen.
+    """
+    small = prober.tried(scout(plan, edge))
+    if small is None:
+        return None
+    fits = (small.bytes or 0) * (SCOUT / edge) ** 3 <= _room(plan, draft.config.max_memory_gib, draft.sharers)
+    large = prober.tried(scout(plan, SCOUT)) if fits and edge < SCOUT else None
+    return plan.arithmetic, _of_one_tile(large or small, plan)
+
+
+def _of_one_tile(probe: Probe, plan: Plan) -> Probe:
+    """Count the voxels of a tile once, though it passes through all stages."""
+    return replace(probe, voxels=probe.voxels // sum(not stage.whole for stage in plan.stages))
+
+
+def _kind(plan: Plan) -> str:
+    return "cpu" if plan.device == "cpu" else "cuda"
 
 
 def _fastest(prober: Prober, usual: Plan, wanted: str, edge: int, first: Probe) -> Arithmetic:
@@ -146,8 +171,8 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
     if not probe.bytes:
         return usual.core
     room = _room(usual, draft.config.max_memory_gib, draft.sharers) / MARGIN
-    kind = usual.device.partition(":")[0]
-    most = min(room * probe.voxels / probe.bytes, PATIENCE[kind] * probe.voxels / probe.seconds)
+    patience = PATIENCE[_kind(usual)]
+    most = min(room * probe.voxels / probe.bytes, patience * probe.voxels / probe.seconds)
     ways = list(product(*(_ways(usual, axis, draft.unit) for axis in range(3))))
     sizes = {way: prod(axis.box for axis in way) * (draft.config.batch or 1) for way in ways}
     fitting = [way for way in ways if sizes[way] <= most]

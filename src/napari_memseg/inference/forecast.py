@@ -21,6 +21,7 @@ from napari_memseg.inference.device_image import BRICK_BYTES
 from napari_memseg.inference.heap import GIB, HOLES, settled_bytes
 from napari_memseg.inference.probe import Probe, Prober, scout
 from napari_memseg.inference.run import WRITE_BEHIND, readers
+from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.io.volume import CACHE, CACHE_BYTES
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def forecast(plan: Plan, image: Volume, control: Control | None = None) -> Forec
     )
 
 
-def check_disk(plan: Plan, expected: Forecast, *, restart: bool = False) -> None:
-    """Refuse a run for which there is no room; ``restart`` makes that which an old run takes.
+def check_disk(plan: Plan, expected: Forecast) -> None:
+    """Refuse a run for which there is no room beside what is there of it, or is to be discarded for it.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def check_disk(plan: Plan, expected: Forecast, *, restart: bool = False) -> None
     if not disk.total:
         return  # a place that has no size is no disk: writing will tell
     free = disk.free / GIB
-    if expected.disk_gib > free and restart:
+    if expected.disk_gib > free and has_run_card(Path(plan.destination)):
         free += _size_of(Path(plan.destination)) / GIB
     if expected.disk_gib > free:
         raise InputError(

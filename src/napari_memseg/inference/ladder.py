@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -50,19 +51,31 @@ class Footing:
     """The largest core that was not found to be too large, in voxels."""
     retries: int = 0
     """How often memory did not suffice."""
+    least_batch: int = 0
+    """The smallest batch so far; ``batch`` grows again where nothing sufficed, since others took it all."""
+    least_tile: Zyx = (0, 0, 0)
+    """The smallest of the largest cores so far, likewise."""
     gave_up: bool = False
     """Whether the device takes no tile, so that all are the CPU's from then on."""
+    without_device: bool = False
+    """Whether not even the network found room on the device, so that the CPU computes all."""
     on_cpu: Ladder | None = None
     """What the CPU computes with, once it was needed."""
 
     @classmethod
     def of(cls, plan: Plan) -> Footing:
         """Return the top of the ladder: all is tried as it was planned."""
-        return cls(plan.batch, plan.core)
+        return cls(plan.batch, plan.core, least_batch=plan.batch, least_tile=plan.core)
 
     def begin_anew(self, plan: Plan) -> None:
         """Go back to the top."""
         self.batch, self.largest = plan.batch, plan.core
+
+    def shrink(self, *, batch: int | None = None, largest: Zyx | None = None) -> None:
+        """Go on with less."""
+        self.batch, self.largest = batch or self.batch, largest or self.largest
+        self.least_batch = min(self.least_batch, self.batch)
+        self.least_tile = min(self.least_tile, self.largest, key=prod)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -70,8 +83,35 @@ class Footing:
         cpu = None if self.on_cpu is None else self.on_cpu.footing
         last = cpu if cpu is not None and self.gave_up else self
         retries = self.retries + (cpu.retries if cpu is not None else 0)
-        at_last = {"batch": last.batch, "tile": list(last.largest), "cpu": cpu is not None}
+        by_cpu = cpu is not None or self.without_device
+        at_last = {"batch": last.least_batch, "tile": list(last.least_tile), "cpu": by_cpu}
         return {"retries": retries} | (at_last if retries else {})
+
+
+def load_network(plan: Plan, control: Control, footing: Footing) -> Network:
+    """Load the network of a plan; where its device has no room for it, on the CPU, and take note.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the host has none either.
+    DeviceLostError
+        If the device is gone.
+    """
+    device = torch.device(plan.device)
+    try:
+        return Network(plan, control=control)
+    except (RuntimeError, MemoryError) as error:
+        raise_if_lost(error, device)
+        if not is_shortage(error):
+            raise
+        if device.type == "cpu":
+            raise DeviceMemoryError(
+                f"The host's memory does not suffice for the weights of {plan.model}. Close other programs."
+            ) from error
+    _log.warning("%s has no memory for the network: the CPU computes", device)
+    footing.retries, footing.without_device = footing.retries + 1, True
+    return Network(plan, device="cpu", control=control)
 
 
 class Ladder:
@@ -140,10 +180,10 @@ class Ladder:
         if first.stage.whole:
             return False
         if self.footing.batch > 1:
-            self.footing.batch = max(len(samples) // 2, 1)
+            self.footing.shrink(batch=max(len(samples) // 2, 1))
             return True
         pieces = self._halves(first)
-        self.footing.largest = pieces[0].shape if pieces else self.footing.largest
+        self.footing.shrink(largest=pieces[0].shape if pieces else None)
         return bool(pieces)
 
     def _in_parts(self, samples: Sequence[Sample]) -> list[Result]:

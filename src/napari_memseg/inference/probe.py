@@ -25,7 +25,7 @@ from napari_memseg.geometry import Box, zyx
 from napari_memseg.inference.control import Control, Interrupted
 from napari_memseg.inference.heap import HeapMeter
 from napari_memseg.inference.network import Network, cpu_threads
-from napari_memseg.inference.shortage import is_shortage
+from napari_memseg.inference.shortage import is_shortage, raise_if_lost
 from napari_memseg.inference.tensors import Reader
 from napari_memseg.inference.tiling import round_up
 from napari_memseg.io.files import atomic_write
@@ -44,6 +44,8 @@ PLACES = (0.5, 0.25, 0.75)
 """Where in a region a tile is taken from: the first that can be read."""
 WARM_SECONDS = 1.0
 """A pass that took less is repeated, since the first one pays for memory and kernels."""
+LEAST_BYTES = 4
+"""A voxel takes, whatever was seen: it is normalised to float32."""
 MOST_ROWS = 500
 
 
@@ -126,6 +128,8 @@ class Prober:
         ------
         DeviceMemoryError
             If memory does not suffice.
+        DeviceLostError
+            If the device is gone.
         Cancelled
             If somebody asked for it.
         """
@@ -172,6 +176,7 @@ class Prober:
             except Interrupted:
                 self._control.wait_if_paused()
             except (RuntimeError, MemoryError) as error:
+                raise_if_lost(error, torch.device(plan.device))
                 if not is_shortage(error):
                     raise
                 raise DeviceMemoryError(
@@ -190,11 +195,12 @@ class Prober:
                 seconds, labels = _timed(network, samples, plan.batch)
                 if seconds < WARM_SECONDS:
                     seconds, labels = _timed(network, samples, plan.batch)
+        voxels = sum(sample.where.box.size for sample in samples) * plan.batch
         return Probe(
             seconds=seconds,
             read_seconds=read_seconds,
-            bytes=meter.most_bytes,
-            voxels=sum(sample.where.box.size for sample in samples) * plan.batch,
+            bytes=None if meter.most_bytes is None else max(meter.most_bytes, voxels * LEAST_BYTES),
+            voxels=voxels,
             stored=1.0 if labels is None else _stored(labels),
             labels=labels,
         )
@@ -246,8 +252,9 @@ def _timed(network: Network, samples: list[Sample], batch: int) -> tuple[float, 
     seconds, labels = 0.0, None
     for n, sample in enumerate(samples):
         began, made = perf_counter(), {}
+        result = network([sample], batch)[0]
         with suppress(InputError):  # where no class can be told, there are no labels to compare
-            made = network([sample], batch)[0].arrays()
+            made = result.arrays()
         seconds += perf_counter() - began
         labels = made.get(SCORES)
         for later in samples[n + 1 :]:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import psutil
+
 from napari_memseg.inference.heap import GIB
 
 _before_gib = 0.0
@@ -43,6 +45,7 @@ def begin_peaks(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
+        torch.cuda.init()
         torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -60,6 +63,8 @@ def _rss_gib() -> float | None:
     status = Path("/proc/self/status")
     if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(peak[1]) * 1024 / GIB
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / GIB
     if sys.platform != "darwin":
         return None
     import resource

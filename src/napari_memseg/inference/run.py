@@ -23,7 +23,7 @@ from napari_memseg.errors import Cancelled, DeviceLostError, InputError, RunMism
 from napari_memseg.inference.control import Control, Interrupted
 from napari_memseg.inference.device_image import BRICK_BYTES, DeviceImage
 from napari_memseg.inference.empty import split_empty
-from napari_memseg.inference.ladder import Footing, Ladder
+from napari_memseg.inference.ladder import Footing, Ladder, load_network
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.network import Network, cpu_threads
 from napari_memseg.inference.schedule import Schedule, needs
@@ -105,7 +105,9 @@ def run_blocks(
             store = Store(plan)
             stack.callback(store.close)
         to_do, empty = split_empty(plan, image, list(blocks))
-        ladder = _ladder(plan, image, network or Network(plan, control=control), control, footing)
+        footing = footing or Footing.of(plan)
+        network = network or load_network(plan, control, footing)
+        ladder = _ladder(plan, image, network, control, footing)
         line = _Line(plan, ladder, store, control, stack)
         chunks = [array.chunks for array in image.arrays]
         yield from line.run(Schedule(plan, to_do, store.is_done, chunks))
@@ -130,7 +132,7 @@ def open_image(plan: Plan) -> Volume:
     return image
 
 
-def _ladder(plan: Plan, image: Volume, network: Network, control: Control, footing: Footing | None) -> Ladder:
+def _ladder(plan: Plan, image: Volume, network: Network, control: Control, footing: Footing) -> Ladder:
     """Return what computes: the network, and what reads for its device."""
     on_gpu = network.device.type == "cuda"
     on_device = DeviceImage(image, network.device, BRICK_BYTES) if on_gpu else None

@@ -118,7 +118,8 @@ class Forecasting(QObject):
         )
 
     def _on_end(self, outcome: Outcome) -> None:
-        if self._asked == self._question and not outcome.cancelled:
+        gave_way = outcome.cancelled and bool(self._desk.at_work)
+        if self._asked == self._question and not gave_way:
             self.outcome = outcome
             self.changed.emit()
         else:

@@ -56,7 +56,10 @@ def table(plan: Plan, expected: Forecast) -> str:
 
 
 def _about(size: float | None) -> str:
-    return "unknown here" if size is None else f"about {gib_text(max(size, 0.1))}"
+    if size is None:
+        return "unknown here"
+    said = gib_text(size)
+    return said if said.startswith("less") else f"about {said}"
 
 
 def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def segment(
     volume, config = open_volume(image), config or SegmentConfig()
     how: dict[str, Any] = {"sharers": _sharers(cluster), "control": control}
     plan = make_plan(model, volume, destination, config, fresh=restart, **how)
-    yield from _follow(plan, volume, restart=restart, control=control, cluster=cluster)
+    expected = _expected(plan, volume, restart, control)
+    yield from _follow(plan, volume, expected, restart=restart, control=control, cluster=cluster)
 
 
 def segment_session(
@@ -115,8 +116,13 @@ def segment_session(
     with Session.open(session, read_only=True) as opened:
         how: dict[str, Any] = {"sharers": _sharers(cluster), "control": control}
         plan = _plan_in(opened, model, config or SegmentConfig(), restart, **how)
-        image = opened.image
-    yield from _follow(plan, image, restart=restart, control=control, cluster=cluster)
+        image, is_new = opened.image, Path(plan.destination) == opened.path
+        expected = _expected(plan, image, restart, control)
+        if control is not None:
+            control.raise_if_cancelled()
+        if is_new:  # numbered last, so that who cancels before leaves no empty run behind
+            plan = replace(plan, destination=str(opened.new_run()[1]))
+    yield from _follow(plan, image, expected, restart=restart, control=control, cluster=cluster)
 
 
 def resume_run(session: Path, run: str, *, control: Control | None = None) -> Iterator[Progress]:
@@ -145,7 +151,8 @@ def resume_run(session: Path, run: str, *, control: Control | None = None) -> It
         raise InputError(
             f"The plan of run {run} cannot be read by this version ({error}). Begin another run."
         ) from error
-    yield from _follow(replace(plan, destination=str(path)), image, control=control)
+    plan = replace(plan, destination=str(path))
+    yield from _follow(plan, image, _expected(plan, image, False, control), control=control)
 
 
 def forecast_session(
@@ -171,7 +178,7 @@ def forecast_session(
 
 
 def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool, **how: Any) -> Plan:
-    """Plan a new run of a session, or find its unfinished one of the same plan."""
+    """Find the unfinished run of a session that is of the same plan; else plan one that has no folder yet."""
     if config.level not in (None, session.level):
         raise InputError(
             f"The session works at level {session.level}, so its runs do too; got level {config.level}. "
@@ -188,12 +195,12 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
             f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
             f"has no class {', '.join(map(str, unknown))}. Add it there first, or choose another model."
         )
-    return replace(plan, destination=str(session.new_run()[1]))
+    return plan
 
 
 def _unfinished(session: Session) -> list[Path]:
-    """Return the runs of which something is left to do, the newest first."""
-    return [run.path for run in reversed(session.runs()) if run.path.exists() and run.can_go_on]
+    """Return the runs that were begun and not finished, the newest first."""
+    return [run.path for run in reversed(session.runs()) if has_run_card(run.path) and not run.is_finished]
 
 
 def _sharers(cluster: Cluster | None) -> int:
@@ -204,13 +211,14 @@ def _sharers(cluster: Cluster | None) -> int:
 def _follow(
     plan: Plan,
     image: Volume,
+    expected: Forecast,
     *,
     restart: bool = False,
     control: Control | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Progress]:
     """Do a plan: say what it will take, tell each block and the time left, then what it came to."""
-    expected, began = _expected(plan, image, restart, control), time.monotonic()
+    began = time.monotonic()
     yield Progress(stage="forecast", done=1, total=1, message=table(plan, expected))
     for step in _execute(plan, image, restart, control or Control(), cluster):
         if step.block is None:
@@ -228,7 +236,7 @@ def _follow(
             values=counts_of(step),
         )
     result = result_of(plan, expected, time.monotonic() - began, step)
-    if step.done + step.failed > step.resumed:
+    if step.done > step.resumed or "measured" not in read_run_card(Path(plan.destination)):
         note_on_run_card(Path(plan.destination), measured=result)
     yield Progress(stage="segment", done=step.done, total=step.total, result=result, message=ending(result))
 
@@ -241,7 +249,7 @@ def _expected(plan: Plan, image: Volume, restart: bool, control: Control | None)
         if known is not None:
             return known
     expected = forecast(plan, image, control)
-    check_disk(plan, expected, restart=restart)
+    check_disk(plan, expected)
     return expected
 
 

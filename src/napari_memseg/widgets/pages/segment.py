@@ -157,8 +157,7 @@ class SegmentPage(Page):
         if not self.model.count():
             return "There is no model yet: train one, on the page Train, or choose a file with “…”."
         if unfinished is not None:
-            what = "has tiles that failed" if session.runs()[-1].is_finished else "was not finished"
-            return f"Run {unfinished.name} {what}: resume it, or begin another."
+            return f"Something of run {unfinished.name} is left to do: resume it, or begin another."
         if session.runs():
             return "Next: correct what is wrong, on the page Correct, and train again."
         return "The network predicts tile by tile; memory does not grow with the volume."
@@ -257,9 +256,8 @@ class SegmentPage(Page):
 
 def unfinished_run(session: Session) -> Path | None:
     """Return the newest run if something of it is left to do."""
-    runs = session.runs()
-    begun = runs[-1].path if runs and has_run_card(runs[-1].path) else None
-    return begun if begun is not None and runs[-1].can_go_on else None
+    newest = next((run for run in reversed(session.runs()) if has_run_card(run.path)), None)
+    return newest.path if newest is not None and newest.can_go_on else None
 
 
 def _level_text(session: Session) -> str:
