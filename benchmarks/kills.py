@@ -78,10 +78,17 @@ def prepare(folder: Path) -> None:
     save_checkpoint(folder / "small.safetensors", model, card)
 
 
+def labels(folder: Path, run: str) -> Path:
+    """Return where a run goes; its name is stored with it, so that all have one."""
+    path = folder / run / "labels.ome.zarr"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
 def command(folder: Path, run: str, how: list[str]) -> list[str]:
     """Return the command line of a run; the plan is the same for all of them."""
     fixed = ["--tile", "64", "64", "64", "--precision", "float32", "--threads", "1", "--device", "cpu"]
-    paths = [str(folder / "noise.ome.zarr"), str(folder / f"{run}.ome.zarr")]
+    paths = [str(folder / "noise.ome.zarr"), str(labels(folder, run))]
     return [
         *(sys.executable, "-m", "napari_memseg.cli", "segment", *paths),
         *("--model", str(folder / "small.safetensors"), "--confidence", "--json", *fixed, *how),
@@ -122,9 +129,9 @@ def campaign(folder: Path, how: list[str], kills: int, seconds: float, chance: r
             victims.append(kill_once(folder, run, how, seconds, chance))
         finish(folder, run, how)
         kills -= len(victims)
-        different = differences(folder / "undisturbed.ome.zarr", folder / f"{run}.ome.zarr")
+        different = differences(labels(folder, "undisturbed"), labels(folder, run))
         rows.append({"how": " ".join(how) or "one process", "victims": victims, "different": different})
-        shutil.rmtree(folder / f"{run}.ome.zarr")
+        shutil.rmtree(labels(folder, run).parent)
         print(rows[-1], flush=True)
     return rows
 
