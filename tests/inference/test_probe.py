@@ -143,6 +143,16 @@ def test_too_little_memory_is_said_in_a_sentence(tmp_path, cache, monkeypatch, e
     assert prober.known(plan) is None
 
 
+def test_a_long_pass_is_not_repeated_and_what_it_paid_for_memory_is_taken_off(tmp_path, cache, monkeypatch):
+    seconds = [probe.WARM_SECONDS + 1, probe.WARM_SECONDS / 2, probe.WARM_SECONDS / 4]
+    monkeypatch.setattr(probe, "_timed", lambda *_: (seconds.pop(0), None))
+    monkeypatch.setattr(probe, "PAGING", 1e9)
+    prober = Prober(in_memory(DATA), cache)
+    assert prober(plan_in(tmp_path)).seconds == (probe.WARM_SECONDS + 1) / 2, "half of it at most"
+    short = prober(replace(plan_in(tmp_path), core=(32, 16, 16)))
+    assert short.seconds == probe.WARM_SECONDS / 4, "of the second pass"
+
+
 def test_other_errors_rise(tmp_path, cache, monkeypatch):
     watched(monkeypatch, lambda call: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):

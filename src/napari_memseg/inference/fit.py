@@ -24,7 +24,7 @@ from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import GIB, HOLES, free_bytes, settled_bytes
+from napari_memseg.inference.heap import GIB, HOLES, PAGING, free_bytes, settled_bytes
 from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.io.volume import CACHE_BYTES
 
@@ -54,8 +54,6 @@ FEWEST = 8
 """Tiles that a run has at least, where it can: its labels are to be seen coming in."""
 PER_TILE = 0.004
 """Seconds that a tile takes beside its voxels, to be stored and noted (measured with a null network)."""
-PAGING = 0.4
-"""Seconds that the system needs to hand out a GiB for the first time (measured on Linux)."""
 MODEST = 3 * GIB
 """Bytes that a tile takes of the host's memory at most, unless more is allowed: others need it too."""
 MARGIN = 1.1

@@ -23,7 +23,7 @@ from numcodecs import Zstd
 from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.inference.control import Control, Interrupted
-from napari_memseg.inference.heap import HeapMeter
+from napari_memseg.inference.heap import GIB, PAGING, HeapMeter
 from napari_memseg.inference.network import Network, cpu_threads
 from napari_memseg.inference.shortage import is_shortage, raise_if_lost
 from napari_memseg.inference.tensors import Reader
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 PLACES = (0.5, 0.25, 0.75)
 """Where in a region a tile is taken from: the first that can be read."""
 WARM_SECONDS = 1.0
-"""A pass that took less is repeated, since the first one pays for memory and kernels."""
+"""A pass that took less is repeated, since the first one pays for memory and kernels; what a longer one paid
+for memory is known."""
 LEAST_BYTES = 4
 """A voxel takes, whatever was seen: it is normalised to float32."""
 MOST_ROWS = 500
@@ -193,8 +194,11 @@ class Prober:
             with meter:
                 network = Network(plan, control=self._control)
                 seconds, labels = _timed(network, samples, plan.batch)
-                if seconds < WARM_SECONDS:
+                again = seconds < WARM_SECONDS
+                if again:
                     seconds, labels = _timed(network, samples, plan.batch)
+        if not again and plan.device == "cpu":  # the first pass has paid for its memory
+            seconds = max(seconds - PAGING * (meter.most_bytes or 0) / GIB, seconds / 2)
         voxels = sum(sample.where.box.size for sample in samples) * plan.batch
         return Probe(
             seconds=seconds,
