@@ -2,11 +2,13 @@
 
     python benchmarks/scaling.py WORK [--edges 216 464 1000] [--workers 0 1 2]
     python benchmarks/scaling.py WORK --edges 2160 --workers 0
+    python benchmarks/scaling.py WORK --edges 928 --workers 1 2 4 --net sleeping
 
 Cubes of 10^7, 10^8 and 10^9 voxels (an edge of 2160 is 10^10) are segmented by the public call, each in a
 process of its own, with the null network of ``peers``; tile, batch and arithmetic are the same for all. One
 chunk in a hundred is stored, the others are missing and read as zero, so that the large ones are cheap on
-disk. Workers are processes of a local cluster; 0 computes in the process itself. Peaks of memory are the
+disk. A network that sleeps takes nothing but time, so that several workers share one core and what is seen is
+how well they are kept at work. Workers are processes of a local cluster; 0 computes in the process itself. Peaks of memory are the
 system's own (VmHWM), seconds per tile those between two steps of the workflow.
 
 Needs Linux. 10^9 voxels take some minutes on 2 cores, 10^10 most of an hour; 100 MB of images and as much
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for images and labels")
     parser.add_argument("--edges", type=int, nargs="+", default=[216, 464, 1000], help="of the cubes, voxels")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--net", choices=["null", "sleeping"], default="null")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "JSON"))
@@ -126,7 +129,7 @@ def _segment(asked: argparse.Namespace, edge: int, workers: int) -> dict[str, An
         | {name: json.loads(value) for name, value in asked.set}
     )
     cluster = Cluster(workers=workers) if workers else None
-    image, model = asked.work / f"{edge}.ome.zarr", checkpoint(asked.work, "null", 0)
+    image, model = asked.work / f"{edge}.ome.zarr", checkpoint(asked.work, asked.net, 0)
     times, result = [], {}
     with tempfile.TemporaryDirectory(dir=asked.work) as folder, _Family() as family:
         labels = Path(folder) / "labels.ome.zarr"
@@ -140,6 +143,7 @@ def _segment(asked: argparse.Namespace, edge: int, workers: int) -> dict[str, An
         "workers": workers,
         "tiles": result["tiles"],
         "seconds": result["seconds"],
+        "span": times[-1] - times[1],
         "first": (times[tenth] - times[0]) / tenth,
         "last": (times[-1] - times[-1 - tenth]) / tenth,
         "peak": max(_peak(os.getpid()), int((peak_rss_gib() or 0) * 2**30)),
@@ -185,9 +189,9 @@ def _peak(pid: int) -> int:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| voxels | workers | tiles | seconds | s per tile, first tenth | last tenth | last / first "
-        "| peak RSS MiB | of a worker | forecast |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| voxels | workers | tiles | seconds | from the first tile | s per tile, first tenth | last tenth "
+        "| last / first | peak RSS MiB | of a worker | forecast |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         worker = f"{max(row['peak_workers']) / MIB:.0f}" if row["workers"] and row["peak_workers"] else ""
@@ -196,6 +200,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             row["workers"] or "in process",
             row["tiles"],
             f"{row['seconds']:.1f}",
+            f"{row['span']:.1f}",
             f"{row['first']:.3f}",
             f"{row['last']:.3f}",
             f"{row['last'] / row['first']:.2f}",

@@ -9,6 +9,7 @@ trained for a few steps on the volume's own classes, so that labels mean somethi
 """
 
 import copy
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,10 +30,17 @@ from napari_memseg.models.reach import L
 from napari_memseg.models.registry import create_model, register
 from peers.volume import GREY, HIGH, LOW, classes_of_slice, grey_of_slice, normalise
 
-NAMES = {"null": ("bench-null", 4), "unet3d": ("bench-unet3d", 4), "plain": ("unet3d", 3)}
+NAMES = {
+    "null": ("bench-null", 4),
+    "sleeping": ("bench-sleeping", 4),
+    "unet3d": ("bench-unet3d", 4),
+    "plain": ("unet3d", 3),
+}
 """By the name on the command line: architecture and number of classes."""
 PATCH, BATCH, SCENE = 32, 4, 144
 """Edge of what a step of training sees, how many of them, and the edge of the volume they are cut from."""
+SLEEP = 0.25
+"""Seconds that ``sleeping`` waits for every tile."""
 RAREST = 0.01
 """Share of a patch that every class has at least."""
 LEARNING_RATE = 5e-3
@@ -71,6 +79,19 @@ class Null(PlainModel):
     def trace(self, line: L) -> L:
         """See one voxel."""
         return line
+
+
+@register
+class Sleeping(Null):
+    """As null, after a while in which a processor has nothing to do: what is left is scheduling."""
+
+    architecture: ClassVar[str] = "bench-sleeping"
+    title: ClassVar[str] = "A 1 x 1 x 1 convolution that waits first"
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 1, z, y, x) to (N, C, z, y, x), and take ``SLEEP`` seconds more for it."""
+        time.sleep(SLEEP)
+        return super().forward(image)
 
 
 @register

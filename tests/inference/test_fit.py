@@ -179,7 +179,7 @@ def test_no_more_than_is_free_is_taken_whatever_is_allowed(planned):
 
 
 def test_processes_that_share_a_machine_share_what_is_free_after_their_caches(planned):
-    alone, four = planned(free=GIB), planned(free=4 * (GIB + fit.CACHE_BYTES), sharers=4)
+    alone, four = planned(free=GIB), planned(free=4 * (GIB + fit.CACHE_HOLES * fit.CACHE_BYTES), sharers=4)
     assert four.core == alone.core
     assert largest_box(four) < largest_box(planned(free=4 * (GIB + fit.CACHE_BYTES)))
 

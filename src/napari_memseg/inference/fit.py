@@ -24,7 +24,7 @@ from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import GIB, HOLES, PAGING, free_bytes, settled_bytes
+from napari_memseg.inference.heap import CACHE_HOLES, GIB, HOLES, PAGING, free_bytes, settled_bytes
 from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.io.volume import CACHE_BYTES
 
@@ -215,7 +215,7 @@ def _room(plan: Plan, most_gib: float | None, sharers: int) -> float:
     free = SHARE["cpu"] * _free(sharers)
     if most_gib is None:
         return min(free, MODEST)
-    return max(min(free, (most_gib * GIB - settled_bytes() - CACHE_BYTES) / HOLES), 0)
+    return max(min(free, (most_gib * GIB - settled_bytes() - CACHE_HOLES * CACHE_BYTES) / HOLES), 0)
 
 
 def _free(sharers: int) -> float:
@@ -223,7 +223,9 @@ def _free(sharers: int) -> float:
 
     Where there are several they are yet to start, and each will hold what this one does, and a cache.
     """
-    return max(free_bytes() / sharers - (settled_bytes() + CACHE_BYTES if sharers > 1 else 0), 0)
+    return max(
+        free_bytes() / sharers - (settled_bytes() + CACHE_HOLES * CACHE_BYTES if sharers > 1 else 0), 0
+    )
 
 
 def _check_room(draft: Draft, plan: Plan, probe: Probe) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import ceil_div
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import GIB, HOLES, settled_bytes
+from napari_memseg.inference.heap import CACHE_HOLES, GIB, HOLES, settled_bytes
 from napari_memseg.inference.probe import Probe, Prober, scout
 from napari_memseg.inference.run import WRITE_BEHIND, readers
 from napari_memseg.inference.run_card import has_run_card
@@ -83,7 +83,7 @@ def forecast(plan: Plan, image: Volume, control: Control | None = None) -> Forec
     probe, voxels = _tile(plan, Prober(image, control=control), tiles), plan.box_voxels
     ahead = (readers(plan.device) + plan.batch - 1 + WRITE_BEHIND) * voxels * image.dtype.itemsize
     image_bytes = prod(image.arrays[plan.level].shape) * image.dtype.itemsize
-    cached = max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0)
+    cached = int(CACHE_HOLES * max(min(CACHE_BYTES, image_bytes) - CACHE.held_bytes, 0))
     run_voxels = prod(sum(plan.boxes_along(axis, core)) for axis, core in enumerate(plan.core))
     own, known = plan.device == "cpu", probe.bytes is not None
     host = settled_bytes() + cached + ahead + (int(HOLES * (probe.bytes or 0)) if own else 0)
