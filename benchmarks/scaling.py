@@ -7,9 +7,9 @@
 Cubes of 10^7, 10^8 and 10^9 voxels (an edge of 2160 is 10^10) are segmented by the public call, each in a
 process of its own, with the null network of ``peers``; tile, batch and arithmetic are the same for all. One
 chunk in a hundred is stored, the others are missing and read as zero, so that the large ones are cheap on
-disk. A network that sleeps takes nothing but time, so that several workers share one core and what is seen is
-how well they are kept at work. Workers are processes of a local cluster; 0 computes in the process itself. Peaks of memory are the
-system's own (VmHWM), seconds per tile those between two steps of the workflow.
+disk. A network that sleeps takes nothing but time: several workers share a core, and what is seen is how
+well they are kept at work. Workers are processes of a local cluster; 0 computes in the process itself.
+Peaks of memory are the system's own (VmHWM), seconds per tile those between two steps of the workflow.
 
 Needs Linux. 10^9 voxels take some minutes on 2 cores, 10^10 most of an hour; 100 MB of images and as much
 of labels per 10^10.
