@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 
@@ -13,6 +14,9 @@ os.environ["NAPARI_CONFIG"] = ""  # no preferences of whoever runs the tests, an
 _cache = tempfile.mkdtemp(prefix="memseg-cache-")
 os.environ["XDG_CACHE_HOME"] = _cache  # what is measured here is remembered for nobody
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job, in which Ctrl+C is nothing
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
