@@ -357,16 +357,22 @@ def test_a_scheduler_that_goes_away_ends_the_run_which_can_be_resumed(
     assert_as_undisturbed(mine, plan)
 
 
+def begun_by_workers_that_leave(plan, address: str, folder):
+    """Begin a run with a worker, which is gone after the first block; return its further steps."""
+    with clusters.at_work(folder, 1):
+        steps = on_cluster(plan, scheduler=address)
+        next(steps)
+        next(steps)
+    return steps
+
+
 def test_a_scheduler_that_loses_all_its_workers_ends_the_run_which_can_be_resumed(
     plan, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(crew, "WORKERLESS_SECONDS", 0)
     mine = elsewhere(plan, tmp_path)
     with clusters.scheduler_alone(tmp_path) as address:
-        with clusters.at_work(tmp_path, 1):
-            steps = on_cluster(mine, scheduler=address)
-            next(steps)
-            next(steps)
+        steps = begun_by_workers_that_leave(mine, address, tmp_path)
         with pytest.raises(DeviceLostError, match=r"lost all its workers.*start the same again to go on"):
             list(steps)
         assert [record.message for record in caplog.records if record.name == crew.__name__] == [
@@ -380,10 +386,7 @@ def test_a_scheduler_that_loses_all_its_workers_ends_the_run_which_can_be_resume
 def test_workers_that_come_back_in_time_go_on_even_if_answers_were_lost(plan, tmp_path):
     mine = elsewhere(plan, tmp_path)
     with clusters.scheduler_alone(tmp_path) as address:
-        with clusters.at_work(tmp_path, 1):
-            steps = on_cluster(mine, scheduler=address)
-            next(steps)
-            next(steps)
+        steps = begun_by_workers_that_leave(mine, address, tmp_path)
         with ThreadPoolExecutor(1) as pool:
             others = pool.submit(list, steps)
             with clusters.at_work(tmp_path, 1):

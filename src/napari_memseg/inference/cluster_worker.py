@@ -72,6 +72,11 @@ class Wish:
     box: Box | None = None
 
 
+def taken_over(destination: str) -> InputError:
+    """Return what an attempt is refused with once a later one has begun."""
+    return InputError(f"Another client has taken over the run at {destination}.")
+
+
 def _to_row(told: BlockDone) -> dict[str, Any]:
     """Return plain values, which any process can read."""
     reason = None if told.error is None else str(told.error) or type(told.error).__name__
@@ -233,7 +238,7 @@ def _job_of(attempt: Attempt) -> _Job:
     with _choosing:
         job = _jobs.get(attempt.destination)
         if job is not None and attempt < job.attempt:
-            raise InputError(f"Another client has taken over the run at {attempt.destination}.")
+            raise taken_over(attempt.destination)
         if job is None or job.attempt != attempt:
             if job is not None:
                 job.end()

@@ -20,8 +20,17 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
-from napari_memseg.errors import DeviceLostError, InputError
-from napari_memseg.inference.cluster_worker import TOPIC, Attempt, Wish, do_pencil, from_row, leave, steer
+from napari_memseg.errors import DeviceLostError
+from napari_memseg.inference.cluster_worker import (
+    TOPIC,
+    Attempt,
+    Wish,
+    do_pencil,
+    from_row,
+    leave,
+    steer,
+    taken_over,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,8 +51,6 @@ TICK_SECONDS = 0.2
 """How soon a wish is passed on."""
 WORKERLESS_SECONDS = 300
 """How long a run goes on without any worker: one that died is replaced sooner, if anybody replaces it."""
-ANSWER_SECONDS = 10
-"""How long a worker may take to hand over what became of a pencil."""
 
 _log = logging.getLogger(__name__)
 _GO_ON = "What is finished is kept: start the same again to go on."
@@ -167,7 +174,7 @@ class Crew:
                     yield told
         self._control.raise_if_cancelled()
         if awaited:
-            raise InputError(f"Another client has taken over the run at {self._plan.destination}.")
+            raise taken_over(self._plan.destination)
 
     def leave(self) -> None:
         """End what is being done, after the blocks at hand, and let the workers forget the run."""

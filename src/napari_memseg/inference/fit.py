@@ -75,7 +75,7 @@ def fit(draft: Draft, control: Control | None = None) -> Plan:
         If somebody asked for it.
     """
     prober, config, usual = Prober(draft.image, control=control), draft.config, draft.plan()
-    if all(stage.whole for stage in usual.stages):
+    if not usual.tiled:
         return usual
     edge, first = _scouted(prober, usual)
     if first.bytes is None and config.max_memory_gib is not None:
@@ -84,10 +84,9 @@ def fit(draft: Draft, control: Control | None = None) -> Plan:
             "Leave it out and choose a --tile, or take --device cpu."
         )
     arithmetic = _fastest(prober, usual, config.precision, edge, first)
-    arithmetic, probe = _measured(prober, draft, usual.computing(arithmetic), edge) or (
-        usual.arithmetic,
-        first,
-    )
+    probe = _measured(prober, draft, usual.computing(arithmetic), edge)
+    if probe is None:  # there was more memory when the arithmetic was chosen
+        arithmetic, probe = usual.arithmetic, first
     core = _best_core(draft, arithmetic, probe) if config.tile is None else draft.core
     plan = draft.plan(core=core, arithmetic=arithmetic, batch=config.batch or 1)
     _check_room(draft, plan, probe)
@@ -104,22 +103,22 @@ def _scouted(prober: Prober, usual: Plan) -> tuple[int, Probe]:
     return edge, _of_one_tile(probe, usual)
 
 
-def _measured(prober: Prober, draft: Draft, plan: Plan, edge: int) -> tuple[Arithmetic, Probe] | None:
+def _measured(prober: Prober, draft: Draft, plan: Plan, edge: int) -> Probe | None:
     """Return what a tile costs in the arithmetic of a plan, one that is larger than ``edge`` where it fits.
 
-    None if memory does not suffice: there was more when the arithmetic was chosen.
+    None if memory does not suffice.
     """
     small = prober.tried(scout(plan, edge))
     if small is None:
         return None
     fits = (small.bytes or 0) * (SCOUT / edge) ** 3 <= _room(plan, draft.config.max_memory_gib, draft.sharers)
     large = prober.tried(scout(plan, SCOUT)) if fits and edge < SCOUT else None
-    return plan.arithmetic, _of_one_tile(large or small, plan)
+    return _of_one_tile(large or small, plan)
 
 
 def _of_one_tile(probe: Probe, plan: Plan) -> Probe:
     """Count the voxels of a tile once, though it passes through all stages."""
-    return replace(probe, voxels=probe.voxels // sum(not stage.whole for stage in plan.stages))
+    return replace(probe, voxels=probe.voxels // len(plan.tiled))
 
 
 def _kind(plan: Plan) -> str:

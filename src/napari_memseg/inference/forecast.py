@@ -132,7 +132,7 @@ def _tile(plan: Plan, prober: Prober, tiles: int) -> Probe:
     if own and (found := prober.tried(plan)) is not None:
         return found
     rate = prober.rate(plan) or prober(scout(plan, SCOUT))
-    times = plan.box_voxels * plan.batch / rate.voxels * len([s for s in plan.stages if not s.whole])
+    times = plan.box_voxels * plan.batch / rate.voxels * len(plan.tiled)
     return Probe(
         seconds=rate.seconds * times,
         read_seconds=rate.read_seconds * times,

@@ -68,12 +68,9 @@ def resident_bytes() -> int:
 def settled_bytes() -> int:
     """Return what this process holds of the host's memory beside what its heap keeps for later."""
     libc = _glibc()
-    if libc is None:
-        return resident_bytes()
-    if not _tells(libc):
-        libc.malloc_trim(0)
-        return resident_bytes()
-    return max(resident_bytes() - int(libc.mallinfo2().fordblks), 0)
+    if libc is not None and _tells(libc):
+        return max(resident_bytes() - int(libc.mallinfo2().fordblks), 0)
+    return _trimmed_bytes(libc)
 
 
 class HeapMeter:
@@ -111,16 +108,18 @@ class HeapMeter:
         self._most = max(self._most, taken_bytes())
 
 
-def taken_bytes(*, afresh: bool = False) -> int:
-    """Return what this process has taken from its heap and not given back, as nearly as the system tells.
-
-    Where it does not, this is what the process holds; ``afresh``, once its heap has given back what it can.
-    """
+def taken_bytes() -> int:
+    """Return what this process has taken from its heap and not given back; where unknown, what it holds."""
     libc = _glibc()
-    if libc is not None and _tells(libc):
-        found = libc.mallinfo2()
-        return int(found.uordblks + found.hblkhd)
-    if libc is not None and afresh:
+    if libc is None or not _tells(libc):
+        return resident_bytes()
+    found = libc.mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
+def _trimmed_bytes(libc: Any) -> int:
+    """Return what this process holds once its heap, if it is glibc's, has given back what it can."""
+    if libc is not None:
         libc.malloc_trim(0)
     return resident_bytes()
 
@@ -132,10 +131,10 @@ def _taken_before() -> int:
     first of them: rather too much is measured than too little.
     """
     global _first_taken
-    taken = taken_bytes(afresh=True)
     libc = _glibc()
     if libc is not None:
-        return taken
+        return taken_bytes() if _tells(libc) else _trimmed_bytes(libc)
+    taken = resident_bytes()
     _first_taken = taken if _first_taken is None else min(_first_taken, taken)
     return _first_taken
 

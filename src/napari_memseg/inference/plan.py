@@ -125,6 +125,11 @@ class Plan:
         reads = (read.factor for stage in self.stages for read in stage.reads if not read.whole)
         return common_multiple(*(stage.multiple for stage in self.stages), *reads)
 
+    @property
+    def tiled(self) -> tuple[StagePlan, ...]:
+        """The stages that run tile by tile."""
+        return tuple(stage for stage in self.stages if not stage.whole)
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)

@@ -158,7 +158,7 @@ class Prober:
         return _probe(self.cache.get(self._rate_key(plan)))
 
     def _rate_key(self, plan: Plan) -> str:
-        stages = " ".join(stage.name for stage in plan.stages if not stage.whole)
+        stages = " ".join(stage.name for stage in plan.tiled)
         return f"rate {machine_of(plan)} {plan.arithmetic} {stages}"
 
     def _key(self, plan: Plan) -> str:
@@ -167,7 +167,7 @@ class Prober:
     def _shapes(self, plan: Plan) -> str:
         reader = Reader(plan, self._image)
         core = middle(plan)
-        boxes = [reader.where(stage, core).boxes for stage in plan.stages if not stage.whole]
+        boxes = [reader.where(stage, core).boxes for stage in plan.tiled]
         return " ".join(f"{name}{box.shape}" for found in boxes for name, box in found.items())
 
     def _measured(self, plan: Plan) -> Probe:
@@ -248,7 +248,7 @@ def _probe(row: dict[str, Any] | None) -> Probe | None:
 
 
 def _read(reader: Reader, core: Box) -> list[Sample]:
-    return [reader.sample(stage, core) for stage in reader.plan.stages if not stage.whole]
+    return [reader.sample(stage, core) for stage in reader.plan.tiled]
 
 
 def _timed(network: Network, samples: list[Sample], batch: int) -> tuple[float, NDArray[Any] | None]:

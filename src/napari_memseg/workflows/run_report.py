@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.inference.resources import Peaks
-from napari_memseg.workflows.words import duration, gib_text
+from napari_memseg.workflows.words import LITTLE_GIB, duration, gib_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,7 @@ def table(plan: Plan, expected: Forecast) -> str:
 def _about(size: float | None) -> str:
     if size is None:
         return "unknown here"
-    said = gib_text(size)
-    return said if said.startswith("less") else f"about {said}"
+    return gib_text(size) if size < LITTLE_GIB else f"about {gib_text(size)}"
 
 
 def result_of(plan: Plan, expected: Forecast, seconds: float, last: RunStep) -> dict[str, Any]:

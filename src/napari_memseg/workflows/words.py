@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LITTLE_GIB = 0.05
+"""Less than this is not told apart."""
+
 
 def duration(seconds: float) -> str:
     """Say how long something takes, as people do."""
@@ -14,6 +17,6 @@ def duration(seconds: float) -> str:
 
 def gib_text(size: float) -> str:
     """Say how many GiB."""
-    if size < 0.05:
+    if size < LITTLE_GIB:
         return "less than 0.1 GiB"
     return f"{size:.1f} GiB" if size < 10 else f"{size:,.0f} GiB"
