@@ -1,0 +1,1 @@
+"""A synthetic fly under microCT, of any size, with exact labels."""

@@ -1,0 +1,111 @@
+"""Where the animal lies in the volume, and how the slices moved while it was scanned.
+
+The same map takes a voxel of the image and of the labels to a place in the animal, so the truth stays
+exact: tilt and position of the animal, the drift of the slices, the seams between scans::
+
+    voxel (z, y, x) ──slice z of the table: moved by (dy, dx), perhaps a repeated one──> place in µm
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_memseg.phantom.hashing import Draws
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.phantom.parameters import AnimalParameters, PhantomParameters, ScanParameters
+
+KNOTS = 50
+"""Slices between two steps of the random walk."""
+EXTENT_UM = (2900.0, 1500.0, 1400.0)
+"""Room that a fly of 2500 µm needs along its axis and across it, longest first."""
+
+
+class Pose(NamedTuple):
+    """The map from voxels to body coordinates."""
+
+    matrix: NDArray[np.float64]
+    """(3, 3) columns z, y, x: µm in (u, v, w) per voxel."""
+    offset: NDArray[np.float64]
+    source_z: NDArray[np.float64]
+    dy: NDArray[np.float64]
+    dx: NDArray[np.float64]
+    """For slices from -``pad`` on."""
+    pad: int
+    twin_matrix: NDArray[np.float64]
+    twin_offset: NDArray[np.float64]
+    """From body coordinates to those of a second animal; zeros for none."""
+
+
+def fitting_voxel_um(shape: Zyx, animal: AnimalParameters) -> float:
+    """Return the edge of a voxel with which an animal just fills the volume."""
+    lengths = sorted(shape, reverse=True)
+    scale = animal.length_um / 2500.0
+    return max(scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
+
+
+def build_pose(parameters: PhantomParameters, shape: Zyx, voxel_um: float, step: int, pad: int) -> Pose:
+    """Return the pose in a volume of ``shape``, each voxel of which is ``step`` of the finest level long."""
+    draws = Draws(parameters.seed)
+    matrix = _rotation(parameters, draws) * voxel_um
+    middle = (np.array(parameters.shape) / step - 1.0) / 2.0
+    if step == 1:
+        middle = (np.array(shape) - 1.0) / 2.0
+    scale = parameters.animal.length_um / 2500.0
+    offset = np.array([60.0, -60.0, 0.0]) * scale - matrix @ middle
+    fine = np.arange(-pad, shape[0] + pad) * step + (step - 1) / 2.0
+    source, dy, dx = slices(parameters.scan, parameters.seed, parameters.shape[0], fine)
+    twin = _twin(scale) if parameters.animal.second else (np.zeros((3, 3)), np.zeros(3))
+    return Pose(matrix, offset, (source - (step - 1) / 2.0) / step, dy / step, dx / step, pad, *twin)
+
+
+def slices(
+    scan: ScanParameters, seed: int, depth: int, z: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for slices ``z``, which slice of the animal each shows and where it moved (y, x), in voxels."""
+    draws = Draws(seed)
+    walks = []
+    for axis in ("y", "x"):
+        steps = [draws.normal(f"drift {axis}", k) for k in range(depth // KNOTS + 4)]
+        walk = np.cumsum(steps) * scan.drift_voxels * np.sqrt(KNOTS / 1000.0)
+        at = np.clip(z / KNOTS + 1.0, 0.0, len(walk) - 1.001)
+        k, t = at.astype(int), at - np.floor(at)
+        t = t * t * (3.0 - 2.0 * t)
+        walks.append(walk[k] * (1 - t) + walk[k + 1] * t - walk[len(walk) // 2])
+    source = z.astype(float).copy()
+    for seam in range(1, depth // scan.seam_every + 1) if scan.seam_every else ():
+        after = z >= seam * scan.seam_every
+        source[after] += 1.0 if draws.uniform("seam slice", seam) < 0.5 else -1.0
+        for walk, axis in zip(walks, ("y", "x"), strict=True):
+            walk[after] += draws.uniform(f"seam {axis}", seam, -scan.seam_jump, scan.seam_jump)
+    return source, walks[0], walks[1]
+
+
+def _rotation(parameters: PhantomParameters, draws: Draws) -> NDArray[np.float64]:
+    """Return the matrix whose columns are the directions of z, y and x in the body's axes."""
+    longest = int(np.argmax(parameters.shape))
+    across = [axis for axis in range(3) if axis != longest]
+    order = sorted(across, key=lambda axis: (-parameters.shape[axis], axis))
+    aligned = np.zeros((3, 3))
+    aligned[0, longest] = 1.0
+    aligned[1, order[0]] = -1.0 if order[0] == 1 else 1.0  # the back is up where y points down
+    aligned[2, order[1]] = 1.0
+    turn = np.eye(3)
+    for i, (a, b) in enumerate(((0, 1), (0, 2), (1, 2))):
+        angle = np.radians(draws.uniform("tilt", i, -1.0, 1.0) * parameters.tilt_degrees)
+        step = np.eye(3)
+        step[a, a] = step[b, b] = np.cos(angle)
+        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
+    return np.asarray(turn @ aligned)
+
+
+def _twin(scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the map to a second animal: across the first, beneath it."""
+    turn = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
+    return turn, turn @ (np.array([0.0, 1250.0, 0.0]) * scale)
