@@ -139,8 +139,8 @@ def skyscan_log(stack: Stack, digits: int) -> bytes | None:
         return None
     if len(set(stack.voxel_size)) > 1:
         raise InputError(
-            f"A voxel of {stack.voxel_size} {stack.unit} (z, y, x) is no cube, but the log beside slices knows "
-            "one pixel size. Write BigTIFF or raw + MHD, or leave voxel_size unset."
+            f"A voxel of {stack.voxel_size} {stack.unit} (z, y, x) is no cube, but the log beside slices "
+            "knows one pixel size. Write BigTIFF or raw + MHD, or leave voxel_size unset."
         )
     (size,) = set(_lengths(stack, "micrometer"))
     depth, height, width = stack.shape

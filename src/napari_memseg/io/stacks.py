@@ -143,10 +143,12 @@ def write_raw(path: str | os.PathLike[str], stack: Stack, planes: Iterable[NDArr
     Raises
     ------
     InputError
-        As by ``write_bigtiff``.
+        As by ``write_bigtiff``; or if there is a "%" in the file's name.
     """
     header = _ending(path, (".mhd",))
     data = header.with_suffix(".raw")
+    if "%" in data.name:
+        raise InputError(f"ITK reads a % in {data.name} as a pattern of names. Choose a name without it.")
     _check_dtype(stack, META_TYPES, "MetaImage")
     lowest_first = stack.dtype.newbyteorder("<")
     with _part_files(data, header) as (data_part, header_part):
@@ -191,7 +193,9 @@ def _checked(planes: Iterable[NDArray[Any]], stack: Stack) -> Iterator[NDArray[A
     number = 0
     for plane in planes:
         if number == depth:
-            raise InputError(f"More planes came than the {depth} of {stack.shape}. Give that many, or shape.")
+            raise InputError(
+                f"More planes came than the {depth} of {stack.shape}. Give fewer, or another shape."
+            )
         if plane.shape != tuple(plane_shape) or plane.dtype != stack.dtype:
             raise InputError(
                 f"Plane {number} is {plane.shape} {plane.dtype}, but each plane of {stack.name} should be "

@@ -50,6 +50,7 @@ def build_animal(animal: AnimalParameters, seed: int, voxel_um: float) -> Animal
     high = np.maximum(solids.high.max(0), (body.centre + body.semi).max(0)) + 3 * cell
     grid = build_grid(solids, margins, low, high, cell)
     _mark_outside(grid, body)
+    _mark_far(grid)
     return Animal(body, solids, grid, traits)
 
 
@@ -82,7 +83,7 @@ def _traits(animal: AnimalParameters, seed: int, body: Body, voxel_um: float) ->
 @compiled
 def _mark_outside(grid: Grid, body: Body) -> None:
     """Mark the cells that no solid and no skin comes near."""
-    far = 2.0 * grid.cell
+    far = 1.2 * grid.cell  # half a diagonal is 0.87; distances are of first order
     for i in range(grid.counts[0]):
         for j in range(grid.counts[1]):
             for k in range(grid.counts[2]):
@@ -93,3 +94,14 @@ def _mark_outside(grid: Grid, body: Body) -> None:
                 empty = grid.starts[cell] == grid.starts[cell + 1]
                 grid.is_outside[cell] = empty and body_distance(body, u, v, w) > far
 
+
+
+def _mark_far(grid: Grid) -> None:
+    """Mark the cells that all of the 26 around them are outside, or beyond the grid."""
+    outside = np.pad(grid.is_outside.reshape(grid.counts), 1, constant_values=True)
+    shape = [slice(None)] * 3
+    for axis in range(3):
+        before, here, after = list(shape), list(shape), list(shape)
+        before[axis], here[axis], after[axis] = slice(0, -2), slice(1, -1), slice(2, None)
+        outside = outside[tuple(before)] & outside[tuple(here)] & outside[tuple(after)]
+    grid.is_far[:] = outside.ravel()

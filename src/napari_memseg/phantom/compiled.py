@@ -1,7 +1,12 @@
-"""Loops over voxels, compiled when first used and kept on disk for the next time."""
+"""Loops over voxels, compiled when first used and kept on disk for the next time.
+
+numba looks at the age of the file that a loop is in, and not at those of what it calls; so what
+was kept is forgotten as soon as any file here is younger.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from numba import njit
@@ -19,3 +24,14 @@ def compiled(function: F) -> F:
     Floating point stays as written (no ``fastmath``): a voxel is the same whatever is computed beside it.
     """
     return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def _forget_old_code() -> None:
+    folder = Path(__file__).parent
+    youngest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for kept in (folder / "__pycache__").glob("*.nb[ic]"):
+        if kept.stat().st_mtime < youngest:
+            kept.unlink(missing_ok=True)
+
+
+_forget_old_code()

@@ -31,7 +31,9 @@ class Grid(NamedTuple):
     members: NDArray[np.int32]
     """Solids, cell by cell."""
     is_outside: NDArray[np.bool_]
-    """Cells that hold nothing but the medium."""
+    """Cells that hold nothing but what surrounds the animal."""
+    is_far: NDArray[np.bool_]
+    """Cells whose neighbours are outside as well: so is all of a voxel whose middle is here."""
 
 
 @compiled
@@ -57,7 +59,7 @@ def build_grid(
     np.cumsum(starts, out=starts)
     members = np.zeros(int(starts[-1]), np.int32)
     _list(first, last, counts, starts[:-1].copy(), members)
-    return Grid(low.copy(), counts, float(cell), starts, members, np.zeros(len(starts) - 1, np.bool_))
+    return Grid(low.copy(), counts, float(cell), starts, members, np.zeros(len(starts) - 1, np.bool_), np.zeros(len(starts) - 1, np.bool_))
 
 
 @compiled

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_memseg.phantom import labels as L
-from napari_memseg.phantom.body import Body, body_distance, cuticle_thickness, smooth_min, straighten
+from napari_memseg.phantom.body import Body, body_distance, cuticle_thickness, smooth_min
 from napari_memseg.phantom.compiled import compiled
-from napari_memseg.phantom.grid import Grid, cell_of
+from napari_memseg.phantom.grid import Grid
 from napari_memseg.phantom.hashing import hash3, unit
 from napari_memseg.phantom.noise import cells2, cells3, smooth_noise
 from napari_memseg.phantom.solids import (
@@ -107,13 +107,12 @@ Tissue = tuple[int, int, float, float]
 
 @compiled
 def tissue(
-    animal: Animal, u: float, bent_v: float, w: float, near: NDArray[np.float64], who: NDArray[np.int64]
+    animal: Animal, cell: int, u: float, v: float, w: float, near: NDArray[np.float64], who: NDArray[np.int64]
 ) -> Tissue:
-    """Return what is at (u, v, w) in µm; ``near`` and ``who`` are room for ``PARTS`` numbers each."""
-    v = straighten(animal.body, u, bent_v)
-    cell = cell_of(animal.grid, u, v, w)
-    if cell < 0 or animal.grid.is_outside[cell]:
-        return surroundings(animal.traits, u, v, w)
+    """Return what is at a straightened point in µm, in a cell of the grid that is not outside.
+
+    ``near`` and ``who`` are room for ``PARTS`` numbers each.
+    """
     _ask(animal, cell, u, v, w, near, who)
     d, shell = body_distance(animal.body, u, v, w), cuticle_thickness(animal.body, u)
     if near[EYE] < d:

@@ -10,7 +10,8 @@ from napari_memseg.phantom import labels as L
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.grid import cell_of
 from napari_memseg.phantom.noise import smooth_noise
-from napari_memseg.phantom.tissue import PARTS, Animal, surroundings, tissue
+from napari_memseg.phantom.body import straighten
+from napari_memseg.phantom.tissue import PARTS, Animal, Traits, surroundings, tissue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,17 +49,24 @@ def sample(animal: Animal, pose: Pose, box: Box) -> Voxels:
 
 
 @compiled
+def is_plain(traits: Traits) -> bool:
+    """Whether what surrounds the animal is the same everywhere."""
+    return traits.tube_um == 0.0 and traits.medium == 0.0 and traits.dust[3] == 0.0
+
+
+@compiled
 def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -> None:
     near, who = np.empty(PARTS), np.zeros(PARTS, np.int64)
     tissues, numbers = np.zeros(8, np.int64), np.zeros(8, np.int64)
     votes = np.zeros(len(RANK), np.int64)
     nz, ny, nx = out.labels.shape
+    plain = is_plain(animal.traits)
     for z in range(nz):
         slot = min(max(start[0] + z + pose.pad, 0), len(pose.source_z) - 1)
         pz, py0, px0 = pose.source_z[slot], start[1] + pose.dy[slot], start[2] + pose.dx[slot]
         for y in range(ny):
             for x in range(nx):
-                _voxel(animal, pose, pz, py0 + y, px0 + x, near, who, tissues, numbers, votes, out, z, y, x)
+                _voxel(animal, pose, plain, pz, py0 + y, px0 + x, near, who, tissues, numbers, votes, out, z, y, x)
 
 
 @compiled
@@ -72,14 +80,25 @@ def _to_body(pose: Pose, z: float, y: float, x: float) -> tuple[float, float, fl
 
 
 @compiled
-def _voxel(animal, pose, pz, py, px, near, who, tissues, numbers, votes, out, z, y, x):  # type: ignore[no-untyped-def]
+def _voxel(animal, pose, plain, pz, py, px, near, who, tissues, numbers, votes, out, z, y, x):  # type: ignore[no-untyped-def]
     """Fill one voxel: the majority of its samples, and their mean."""
     u, v, w = _to_body(pose, pz, py, px)
+    cell = cell_of(animal.grid, u, straighten(animal.body, u, v), w)
+    if plain and (cell < 0 or animal.grid.is_far[cell]):
+        out.light[z, y, x], out.heavy[z, y, x] = animal.traits.medium, 0.0
+        return
     light, heavy = 0.0, 0.0
     for s in range(8):
         dz, dy, dx = 0.5 * (s >> 2) - 0.25, 0.5 * ((s >> 1) & 1) - 0.25, 0.5 * (s & 1) - 0.25
         a, b, c = _to_body(pose, pz + dz, py + dy, px + dx)
-        label, number, l, h = tissue(animal, a, b, c, near, who)
+        b = straighten(animal.body, a, b)
+        cell = cell_of(animal.grid, a, b, c)
+        if cell >= 0 and not animal.grid.is_outside[cell]:
+            label, number, l, h = tissue(animal, cell, a, b, c, near, who)
+        elif plain:
+            label, number, l, h = L.OUTSIDE, 0, 0.0, 0.0
+        else:
+            label, number, l, h = surroundings(animal.traits, a, b, c)
         tissues[s], numbers[s] = label, number
         light += l
         heavy += h
