@@ -16,13 +16,15 @@ from napari_memseg.phantom.tissue import PARTS, Animal, Traits, surroundings, ti
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_memseg.geometry import Box
+    from napari_memseg.geometry import Box, Zyx
     from napari_memseg.phantom.pose import Pose
 
 TEXTURE = 0.04
 """Smooth noise inside each material, as a fraction of its attenuation."""
 TEXTURE_UM = 18.0
 RANK = np.array(L.RANK)
+SAMPLES = (0, 3, 5, 6, 1, 2, 4, 7)
+"""Corners of a tetrahedron first; bits are z, y, x."""
 
 
 class Voxels(NamedTuple):
@@ -37,15 +39,25 @@ class Voxels(NamedTuple):
 
 def sample(animal: Animal, pose: Pose, box: Box) -> Voxels:
     """Return the voxels of ``box``, which may reach beyond the volume by the pose's ``pad`` in z."""
-    shape = box.shape
-    out = Voxels(
-        np.zeros(shape, np.uint8),
-        np.zeros(shape, np.uint32),
-        np.empty(shape, np.float32),
-        np.empty(shape, np.float32),
-    )
+    out = _room(box.shape)
     _sample(animal, pose, np.array(box.start), out)
     return out
+
+
+def sample_places(animal: Animal, pose: Pose, places: NDArray[np.int64]) -> Voxels:
+    """Return single voxels, at ``places`` (n, 3), as arrays of shape (1, 1, n)."""
+    out = _room((1, 1, len(places)))
+    _sample_places(animal, pose, places, out)
+    return out
+
+
+def _room(shape: Zyx) -> Voxels:
+    return Voxels(
+        np.zeros(shape, np.uint8),
+        np.zeros(shape, np.uint32),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+    )
 
 
 @compiled
@@ -56,17 +68,29 @@ def is_plain(traits: Traits) -> bool:
 
 @compiled
 def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -> None:
-    near, who = np.empty(PARTS), np.zeros(PARTS, np.int64)
-    tissues, numbers = np.zeros(8, np.int64), np.zeros(8, np.int64)
-    votes = np.zeros(len(RANK), np.int64)
+    room = (np.empty(PARTS), np.zeros(PARTS, np.int64), np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros(len(RANK), np.int64))
     nz, ny, nx = out.labels.shape
     plain = is_plain(animal.traits)
     for z in range(nz):
-        slot = min(max(start[0] + z + pose.pad, 0), len(pose.source_z) - 1)
-        pz, py0, px0 = pose.source_z[slot], start[1] + pose.dy[slot], start[2] + pose.dx[slot]
+        pz, dy, dx = _slice(pose, start[0] + z)
         for y in range(ny):
             for x in range(nx):
-                _voxel(animal, pose, plain, pz, py0 + y, px0 + x, near, who, tissues, numbers, votes, out, z, y, x)
+                _voxel(animal, pose, plain, (pz, start[1] + dy + y, start[2] + dx + x), room, out, (z, y, x))
+
+
+@compiled
+def _sample_places(animal: Animal, pose: Pose, places: NDArray[np.int64], out: Voxels) -> None:
+    room = (np.empty(PARTS), np.zeros(PARTS, np.int64), np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros(len(RANK), np.int64))
+    plain = is_plain(animal.traits)
+    for i in range(len(places)):
+        pz, dy, dx = _slice(pose, places[i, 0])
+        _voxel(animal, pose, plain, (pz, places[i, 1] + dy, places[i, 2] + dx), room, out, (0, 0, i))
+
+
+@compiled
+def _slice(pose: Pose, z: int) -> tuple[float, float, float]:
+    slot = min(max(z + pose.pad, 0), len(pose.source_z) - 1)
+    return pose.source_z[slot], pose.dy[slot], pose.dx[slot]
 
 
 @compiled
@@ -80,51 +104,63 @@ def _to_body(pose: Pose, z: float, y: float, x: float) -> tuple[float, float, fl
 
 
 @compiled
-def _voxel(animal, pose, plain, pz, py, px, near, who, tissues, numbers, votes, out, z, y, x):  # type: ignore[no-untyped-def]
-    """Fill one voxel: the majority of its samples, and their mean."""
+def _voxel(animal, pose, plain, place, room, out, at):  # type: ignore[no-untyped-def]
+    """Fill voxel ``at`` with the majority of the samples about ``place``, and their mean.
+
+    Four samples, at corners of a tetrahedron, stand for all eight where they agree: seen along any axis,
+    they lie where the eight do, so that nothing straight slips between them.
+    """
+    near, who, tissues, numbers, votes = room
+    (z, y, x), (pz, py, px) = at, place
     u, v, w = _to_body(pose, pz, py, px)
     cell = cell_of(animal.grid, u, straighten(animal.body, u, v), w)
     if plain and (cell < 0 or animal.grid.is_far[cell]):
-        out.light[z, y, x], out.heavy[z, y, x] = animal.traits.medium, 0.0
+        out.light[z, y, x], out.heavy[z, y, x] = 0.0, 0.0
         return
-    light, heavy = 0.0, 0.0
-    for s in range(8):
-        dz, dy, dx = 0.5 * (s >> 2) - 0.25, 0.5 * ((s >> 1) & 1) - 0.25, 0.5 * (s & 1) - 0.25
-        a, b, c = _to_body(pose, pz + dz, py + dy, px + dx)
-        b = straighten(animal.body, a, b)
-        cell = cell_of(animal.grid, a, b, c)
-        if cell >= 0 and not animal.grid.is_outside[cell]:
-            label, number, l, h = tissue(animal, cell, a, b, c, near, who)
-        elif plain:
-            label, number, l, h = L.OUTSIDE, 0, 0.0, 0.0
-        else:
-            label, number, l, h = surroundings(animal.traits, a, b, c)
-        tissues[s], numbers[s] = label, number
+    light, heavy, count, alike = 0.0, 0.0, 0, True
+    for s in SAMPLES:
+        if count == 4 and alike:
+            break
+        a, b, c = _to_body(pose, pz + 0.5 * (s >> 2) - 0.25, py + 0.5 * ((s >> 1) & 1) - 0.25, px + 0.5 * (s & 1) - 0.25)
+        label, number, l, h = _at(animal, plain, a, straighten(animal.body, a, b), c, near, who)
+        tissues[count], numbers[count] = label, number
+        alike = alike and label == tissues[0] and number == numbers[0]
         light += l
         heavy += h
-    label = _majority(tissues, votes)
+        count += 1
+    label = _majority(tissues, votes, count)
     texture = 1.0
     if label != L.OUTSIDE and label != L.TRACHEAE:
-        size = TEXTURE_UM
-        texture += TEXTURE * smooth_noise(animal.traits.texture_key, u / size, v / size, w / size)
+        texture += TEXTURE * smooth_noise(animal.traits.texture_key, u / TEXTURE_UM, v / TEXTURE_UM, w / TEXTURE_UM)
     out.labels[z, y, x] = label
-    out.light[z, y, x] = light / 8.0 * texture
-    out.heavy[z, y, x] = heavy / 8.0 * texture
-    for s in range(8):
+    out.light[z, y, x] = light / count * texture
+    out.heavy[z, y, x] = heavy / count * texture
+    for s in range(count):
         if tissues[s] == label and numbers[s] != 0:
             out.instances[z, y, x] = numbers[s]
             break
 
 
 @compiled
-def _majority(tissues: NDArray[np.int64], votes: NDArray[np.int64]) -> int:
+def _at(animal, plain, u, v, w, near, who):  # type: ignore[no-untyped-def]
+    """Return the tissue at a straightened point, whatever cell it is in."""
+    cell = cell_of(animal.grid, u, v, w)
+    if cell >= 0 and not animal.grid.is_outside[cell]:
+        return tissue(animal, cell, u, v, w, near, who)
+    if plain:
+        return L.OUTSIDE, 0, 0.0, 0.0
+    return surroundings(animal.traits, u, v, w)
+
+
+@compiled
+def _majority(tissues: NDArray[np.int64], votes: NDArray[np.int64], count: int) -> int:
     best, most = 0, -1
-    for s in range(8):
+    for s in range(count):
         votes[tissues[s]] += 32
-    for s in range(8):
-        count = votes[tissues[s]] + RANK[tissues[s]]
-        if count > most:
-            best, most = tissues[s], count
-    for s in range(8):
+    for s in range(count):
+        score = votes[tissues[s]] + RANK[tissues[s]]
+        if score > most:
+            best, most = tissues[s], score
+    for s in range(count):
         votes[tissues[s]] = 0
     return best

@@ -1,0 +1,175 @@
+"""Mode A: form the image of a box from what is in it and around it, effect by effect.
+
+In this order: blur, beam hardening, phase contrast, rings, noise, streaks, grey values. (Drift and seams
+are in the pose: they move the labels as well.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_memseg.geometry import Box, zyx
+from napari_memseg.phantom.detector import (
+    NOISE_MARGIN,
+    Detector,
+    expose,
+    harden,
+    noise_filter,
+    slice_gains,
+    white_noise,
+)
+from napari_memseg.phantom.hashing import field_key
+from napari_memseg.phantom.optics import blur, filter_plane, laplacian
+from napari_memseg.phantom.prepass import random_places
+from napari_memseg.phantom.tissue import HAEMOLYMPH_VALUE, MUSCLE_VALUE
+from napari_memseg.phantom.voxels import sample_places
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
+    from napari_memseg.phantom.pose import Pose
+    from napari_memseg.phantom.prepass import Prepass
+    from napari_memseg.phantom.tissue import Animal
+
+SHARP = 0.2
+"""A blur of less, in voxels, is none."""
+PLACES = 30_000
+"""Voxels that the window of grey values is drawn from."""
+
+
+class Imaging:
+    """Forms the image at one level of a phantom.
+
+    Parameters
+    ----------
+    parameters : PhantomParameters
+        Of level 0.
+    shape : (z, y, x)
+        Of this level.
+    step : int
+        Voxels of level 0 along an edge of one here.
+    coarse : Prepass
+        Of level 0.
+    window : (low, high)
+        Attenuation that becomes the lowest and the highest grey value.
+    """
+
+    def __init__(
+        self, parameters: PhantomParameters, shape: Zyx, step: int, coarse: Prepass, window: tuple[float, float]
+    ) -> None:
+        scan = parameters.scan
+        self._scan = scan
+        self._coarse = coarse
+        self._sigmas = [scan.blur / step, scan.blur * scan.blur_at_edge / step]
+        self._is_sharp = self._sigmas[1] * max(scan.blur_z, 1.0) < SHARP
+        self._radius = 0 if self._is_sharp else int(np.ceil(4 * self._sigmas[1] * max(scan.blur_z, 1.0)))
+        self._phase = scan.phase / step**2 if scan.phase / step**2 > 0.01 else 0.0
+        self._detector = _detector(parameters, shape, step, coarse, window)
+        self._noise_filter = noise_filter()
+        self.dtype = np.dtype(np.uint8 if scan.bits == 8 else np.uint16)
+
+    @property
+    def halo(self) -> int:
+        """Voxels around a box that its values depend on."""
+        return self._radius + (1 if self._phase else 0)
+
+    def form(self, box: Box, attenuation: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the grey values of ``box``; ``attenuation`` covers it with its halo on every side."""
+        room = box.grow(zyx([1] * 3)) if self._phase else box
+        values = self._blurred(room, attenuation)
+        start = np.array(room.start)
+        harden(values, start, self._detector, self._coarse)
+        if self._phase:
+            inner = np.ascontiguousarray(values[1:-1, 1:-1, 1:-1])
+            values = inner - np.float32(self._phase) * laplacian(values)
+        out = np.empty(box.shape, np.uint16)
+        expose(values, self._noise(box), np.array(box.start), self._detector, self._coarse, out)
+        return out.astype(self.dtype, copy=False)
+
+    def _blurred(self, box: Box, attenuation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Blur, more towards the edge of the field of view."""
+        if self._is_sharp:
+            return attenuation.copy()
+        first = attenuation.flat[0]
+        if (attenuation == first).all():
+            return np.full(box.shape, first, np.float32)
+        middle, edge = (blur(attenuation, s, s * self._scan.blur_z, self._radius) for s in self._sigmas)
+        d = self._detector
+        y, x = (np.arange(a, b, dtype=np.float64) for a, b in zip(box.start[1:], box.stop[1:], strict=True))
+        far = ((y - d.axis_y)[:, None] ** 2 + (x - d.axis_x)[None, :] ** 2) / d.reach**2
+        part = np.minimum(far, 1.0).astype(np.float32)
+        return np.asarray(middle + part * (edge - middle), np.float32)
+
+    def _noise(self, box: Box) -> NDArray[np.float32]:
+        grown = box.grow((0, *NOISE_MARGIN[1:]))
+        white = np.empty(grown.shape, np.float32)
+        white_noise(self._detector.noise_key, np.array(grown.start), white)
+        return filter_plane(white, self._noise_filter)
+
+
+def grey_window(
+    parameters: PhantomParameters, animal: Animal, pose: Pose, coarse: Prepass
+) -> tuple[float, float]:
+    """Return between which attenuations grey values lie, so that ``clip`` of the voxels is cut off at either end.
+
+    From random voxels, with noise and rings as they will be, but sharp.
+    """
+    scan = parameters.scan
+    places = random_places(parameters.seed, parameters.shape, PLACES)
+    found = sample_places(animal, pose, places)
+    values = (found.light + found.heavy).ravel().astype(np.float64)
+    steps = np.linspace(-3.1, 3.1, 63)
+    weights = np.exp(-0.5 * steps**2)
+    spread = np.hypot(_noise_level(scan), scan.ring)
+    levels = np.unique(np.round(values, 3), return_counts=True)
+    grid = (levels[0][:, None] + spread * steps).ravel()
+    mass = (levels[1][:, None] * weights).ravel()
+    order = np.argsort(grid, kind="stable")
+    share = np.cumsum(mass[order]) / mass.sum()
+    low, high = (float(grid[order][np.searchsorted(share, q)]) for q in (scan.clip, 1.0 - scan.clip))
+    return low, max(high, low + 0.1)
+
+
+def _noise_level(scan: ScanParameters) -> float:
+    return (MUSCLE_VALUE - HAEMOLYMPH_VALUE) / scan.snr
+
+
+def _detector(
+    parameters: PhantomParameters, shape: Zyx, step: int, coarse: Prepass, window: tuple[float, float]
+) -> Detector:
+    scan, seed = parameters.scan, parameters.seed
+    reach = max(shape[1:]) / 2.0
+    keys = [field_key(seed, f"{name} {step}") for name in ("noise", "rings", "streaks")]
+    gain_key = field_key(seed, "gains")
+    gains = slice_gains(
+        shape[0], parameters.shape[0], step, scan.z_gain, scan.flicker, (scan.seam_every, scan.seam_gain), gain_key
+    )
+    return Detector(
+        hardening=scan.hardening,
+        ring=scan.ring / np.sqrt(step),
+        strong_rings=scan.strong_rings,
+        ring_run=float(scan.ring_run),
+        halves=scan.arc == 180,
+        axis_y=(shape[1] - 1) / 2.0 + scan.axis_offset[0] * 2.0 * reach,
+        axis_x=(shape[2] - 1) / 2.0 + scan.axis_offset[1] * 2.0 * reach,
+        reach=reach,
+        step=float(step),
+        noise=_noise_level(scan) / step**1.5,
+        noise_floor=scan.noise_floor,
+        streaks=scan.streaks,
+        sources=(coarse.densest + 0.5) / step - 0.5,
+        source_reach=coarse.step / step / 2.0,
+        low=window[0],
+        high=window[1],
+        top=255.0 if scan.bits == 8 else 65535.0,
+        gains=gains,
+        noise_key=keys[0],
+        ring_key=field_key(seed, "rings"),
+        streak_key=keys[2],
+    )

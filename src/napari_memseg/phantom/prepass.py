@@ -1,0 +1,83 @@
+"""A coarse look at the whole animal, once: what the beam passes on its way, and how grey values spread.
+
+The mean over all angles of the line integral through a place is the attenuation convolved with 1/r,
+which is what unfiltered back projection gives (Kak and Slaney 1988, chapter 3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_memseg.geometry import Box, ceil_div
+from napari_memseg.phantom.animal import build_animal
+from napari_memseg.phantom.compiled import compiled
+from napari_memseg.phantom.hashing import field_key, hash3, thirds
+from napari_memseg.phantom.pose import build_pose
+from napari_memseg.phantom.voxels import sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.phantom.parameters import PhantomParameters
+
+LONGEST = 64
+"""Coarse voxels along the longest axis."""
+WATER_PER_UM = 5.0e-5
+"""Linear attenuation of water at about 25 keV, 1/µm."""
+CENTRE = 4.0 * np.log(1.0 + np.sqrt(2.0))
+"""Integral of 1/r over a square of edge 1 about the origin."""
+
+
+class Prepass(NamedTuple):
+    """Of a whole volume, on a coarse grid."""
+
+    step: float
+    """Voxels of level 0 in a coarse one, along each axis."""
+    integral: NDArray[np.float32]
+    """Mean line integral through each coarse voxel, in nepers."""
+    largest: float
+    """The largest of them."""
+    densest: NDArray[np.float64]
+    """(3, 3) places (z, y, x) of the densest parts, in voxels of level 0."""
+
+
+def look(parameters: PhantomParameters, voxel_um: float) -> Prepass:
+    """Return what a coarse look shows."""
+    step = max(-(-max(parameters.shape) // LONGEST), 1)
+    shape = ceil_div(parameters.shape, (step, step, step))
+    animal = build_animal(parameters.animal, parameters.seed, voxel_um * step)
+    found = sample(animal, build_pose(parameters, shape, voxel_um * step, step, 0), Box.whole(shape))
+    values = (found.light + found.heavy).astype(np.float64)
+    integral = line_integrals(values) * (voxel_um * step * WATER_PER_UM)
+    ranked = np.argsort(values, axis=None, kind="stable")[::-1][: 40 : 15]
+    places = (np.stack(np.unravel_index(ranked, shape), axis=1) + 0.5) * step - 0.5
+    return Prepass(float(step), integral.astype(np.float32), max(float(integral.max()), 1e-9), places)
+
+
+def line_integrals(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, for each voxel of (z, y, x), the mean over angles of the sum along the line through it."""
+    _, ny, nx = values.shape
+    y, x = (np.fft.fftfreq(2 * n, 1.0 / (2 * n)) for n in (ny, nx))
+    far = np.hypot(y[:, None], x[None, :])
+    kernel = np.where(far > 0, 1.0 / np.maximum(far, 0.5), CENTRE) / np.pi
+    spectrum = np.fft.rfft2(values, s=(2 * ny, 2 * nx)) * np.fft.rfft2(kernel)
+    found = np.fft.irfft2(spectrum, s=(2 * ny, 2 * nx))[:, :ny, :nx]
+    return np.maximum(found, 0.0)
+
+
+def random_places(seed: int, shape: Zyx, count: int) -> NDArray[np.int64]:
+    """Return ``count`` voxels (z, y, x) of a volume, drawn evenly."""
+    out = np.empty((count, 3), np.int64)
+    _draw_places(field_key(seed, "places"), np.array(shape), out)
+    return out
+
+
+@compiled
+def _draw_places(key: np.uint64, shape: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    for i in range(len(out)):
+        parts = thirds(hash3(key, 0, 0, i))
+        for axis in range(3):
+            out[i, axis] = int(parts[axis] * shape[axis])
