@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_memseg.phantom.body import ABDOMEN, FLY_UM, Body, add_appendages, body_distance, build_body, surface_point
+from napari_memseg.phantom.body import (
+    ABDOMEN,
+    FLY_UM,
+    Body,
+    add_appendages,
+    body_distance,
+    build_body,
+    surface_point,
+)
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.grid import Grid, build_grid
 from napari_memseg.phantom.hashing import Draws, field_key
@@ -16,9 +23,6 @@ from napari_memseg.phantom.parameters import MEDIA, AnimalParameters
 from napari_memseg.phantom.solids import GUT, NERVE, Solids, SolidsBuilder
 from napari_memseg.phantom.tissue import Animal, Traits
 from napari_memseg.phantom.tracheae import add_tracheae
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CELL_UM = 50.0
 """Edge of a cell of the grid, for a fly; never less than half a voxel."""
@@ -93,7 +97,6 @@ def _mark_outside(grid: Grid, body: Body) -> None:
                 w = grid.origin[2] + (k + 0.5) * grid.cell
                 empty = grid.starts[cell] == grid.starts[cell + 1]
                 grid.is_outside[cell] = empty and body_distance(body, u, v, w) > far
-
 
 
 def _mark_far(grid: Grid) -> None:

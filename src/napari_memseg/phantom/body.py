@@ -92,7 +92,11 @@ def straighten(body: Body, u: float, v: float) -> float:
 def _part_distance(body: Body, part: int, u: float, v: float, w: float) -> float:
     """Return the distance from a superellipsoid with exponent 5/2, to first order."""
     a, b, c = body.semi[part, 0], body.semi[part, 1], body.semi[part, 2]
-    x, y, z = abs(u - body.centre[part, 0]) / a, abs(v - body.centre[part, 1]) / b, abs(w - body.centre[part, 2]) / c
+    x, y, z = (
+        abs(u - body.centre[part, 0]) / a,
+        abs(v - body.centre[part, 1]) / b,
+        abs(w - body.centre[part, 2]) / c,
+    )
     rx, ry, rz = x * np.sqrt(x), y * np.sqrt(y), z * np.sqrt(z)
     total = rx * x + ry * y + rz * z
     if total < 1e-9:
@@ -137,7 +141,9 @@ def cuticle_thickness(body: Body, u: float) -> float:
     return body.cuticle + (body.membrane - body.cuticle) * soft
 
 
-def surface_point(body: Body, start: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+def surface_point(
+    body: Body, start: NDArray[np.float64], direction: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return where a ray from inside the body meets the skin."""
     near, far = 0.0, 4.0 * body.half
     step = np.asarray(direction, float) / np.linalg.norm(direction)
@@ -168,7 +174,9 @@ def _add_legs(solids: SolidsBuilder, scale: float, draws: Draws) -> None:
         for side in (-1, 1):
             index = 2 * leg + (side > 0)
             places = np.array(joints, float) * scale
-            places[1:] += [[25 * scale * draws.normal(f"leg {axis}", 8 * index + j) for axis in "uvw"] for j in range(4)]
+            places[1:] += [
+                [25 * scale * draws.normal(f"leg {axis}", 8 * index + j) for axis in "uvw"] for j in range(4)
+            ]
             radii = np.array(_LEG_RADII) * scale * draws.size(1.0, "leg radius", index)
             solids.chain(LIMB, places * [1, 1, side], radii)
 
@@ -176,12 +184,18 @@ def _add_legs(solids: SolidsBuilder, scale: float, draws: Draws) -> None:
 def _add_head(solids: SolidsBuilder, body: Body, scale: float, draws: Draws) -> None:
     front = body.centre[HEAD] - [body.semi[HEAD, 0], 0, 0]
     mouth = body.centre[HEAD] + np.array([-60, -0.85 * body.semi[HEAD, 1] / scale, 0]) * scale
-    solids.chain(LIMB, mouth + np.array([(0, 0, 0), (-60, -190, 0), (0, -310, 0)]) * scale, [80 * scale, 60 * scale, 48 * scale])
+    solids.chain(
+        LIMB,
+        mouth + np.array([(0, 0, 0), (-60, -190, 0), (0, -310, 0)]) * scale,
+        [80 * scale, 60 * scale, 48 * scale],
+    )
     for side in (-1, 1):
         joints = np.array([(15, 90, 60), (-75, 30, 80), (-105, 0, 95)]) * scale * [1, 1, side]
         solids.chain(LIMB, front + joints, [34 * scale, 27 * scale, 20 * scale])
         bend = draws.size(1.0, "arista", side + 1)
-        arista = np.array([(-95, 10, 90), (-140, 70 * bend, 150), (-150, 160 * bend, 240)]) * scale * [1, 1, side]
+        arista = (
+            np.array([(-95, 10, 90), (-140, 70 * bend, 150), (-150, 160 * bend, 240)]) * scale * [1, 1, side]
+        )
         solids.chain(BRISTLE, front + arista, [6 * scale, 3 * scale, 1 * scale])
 
 
@@ -209,7 +223,10 @@ def _add_wing(solids: SolidsBuilder, body: Body, side: int, animal: AnimalParame
 def _add_bristles(solids: SolidsBuilder, body: Body, count: int, draws: Draws) -> None:
     for i in range(count):
         part = THORAX if i % 3 else HEAD
-        turn, tip = draws.uniform("bristle turn", i, -1.9, 1.9), draws.uniform("bristle along", i, -0.75, 0.75)
+        turn, tip = (
+            draws.uniform("bristle turn", i, -1.9, 1.9),
+            draws.uniform("bristle along", i, -0.75, 0.75),
+        )
         start = body.centre[part] + [tip * body.semi[part, 0], 0, 0]
         out = np.array([0.0, np.cos(turn), np.sin(turn)])
         root = surface_point(body, start, out)

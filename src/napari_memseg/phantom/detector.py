@@ -108,12 +108,16 @@ def _integral(coarse: Prepass, step: float, z: float, y: float, x: float) -> flo
     i2, j2, k2 = min(i + 1, nz - 1), min(j + 1, ny - 1), min(k + 1, nx - 1)
     a, b, d = a - i, b - j, d - k
     near = (c[i, j, k] * (1 - d) + c[i, j, k2] * d) * (1 - b) + (c[i, j2, k] * (1 - d) + c[i, j2, k2] * d) * b
-    far = (c[i2, j, k] * (1 - d) + c[i2, j, k2] * d) * (1 - b) + (c[i2, j2, k] * (1 - d) + c[i2, j2, k2] * d) * b
+    far = (c[i2, j, k] * (1 - d) + c[i2, j, k2] * d) * (1 - b) + (
+        c[i2, j2, k] * (1 - d) + c[i2, j2, k2] * d
+    ) * b
     return near * (1 - a) + far * a
 
 
 @compiled
-def harden(values: NDArray[np.float32], start: NDArray[np.int64], detector: Detector, coarse: Prepass) -> None:
+def harden(
+    values: NDArray[np.float32], start: NDArray[np.int64], detector: Detector, coarse: Prepass
+) -> None:
     """Darken, in place, what lies behind much else: value x (1 - c P)."""
     nz, ny, nx = values.shape
     for z in range(nz):
@@ -167,7 +171,9 @@ def _ring(detector: Detector, z: int, dy: float, dx: float) -> float:
     for i in range(detector.strong_rings):
         where = 0.05 + 0.85 * unit(hash3(detector.ring_key, 4, 0, i))
         if abs(far - where * detector.reach) < 0.6:
-            value += STRONG * detector.ring * (1.0 if hash3(detector.ring_key, 5, 0, i) & np.uint64(1) else -1.0)
+            value += (
+                STRONG * detector.ring * (1.0 if hash3(detector.ring_key, 5, 0, i) & np.uint64(1) else -1.0)
+            )
     return value
 
 
@@ -190,7 +196,13 @@ def _streak(detector: Detector, z: float, y: float, x: float) -> float:
 
 
 def slice_gains(
-    depth: int, fine_depth: int, step: int, z_gain: float, flicker: float, seams: tuple[int, float], key: np.uint64
+    depth: int,
+    fine_depth: int,
+    step: int,
+    z_gain: float,
+    flicker: float,
+    seams: tuple[int, float],
+    key: np.uint64,
 ) -> NDArray[np.float64]:
     """Return the gain of each slice: slow drift, flicker, and a step at each seam (every so many, so large)."""
     z = (np.arange(depth) + 0.5) * step - 0.5
@@ -202,6 +214,8 @@ def slice_gains(
     gains *= 1.0 + flicker * np.array([line_value(key, 1000 + int(i)) for i in z])
     every, largest = seams
     if every:
-        steps = np.array([0.0, *[line_value(key, -k - 1) for k in range(1, fine_depth // every + 2)]]).clip(-1, 1)
+        steps = np.array([0.0, *[line_value(key, -k - 1) for k in range(1, fine_depth // every + 2)]]).clip(
+            -1, 1
+        )
         gains *= 1.0 + largest * steps[(z // every).astype(int)]
     return np.asarray(gains)

@@ -12,8 +12,9 @@ from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 from napari_memseg.io.volume import Volume
 from napari_memseg.phantom.animal import build_animal
 from napari_memseg.phantom.image import Imaging, grey_window
-from napari_memseg.phantom.pose import build_pose, fitting_voxel_um
+from napari_memseg.phantom.pose import build_pose, voxel_um
 from napari_memseg.phantom.prepass import Prepass, look
+from napari_memseg.phantom.projected import Projecting
 from napari_memseg.phantom.voxels import Voxels, sample
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.phantom.parameters import PhantomParameters
+    from napari_memseg.phantom.pose import Pose
+    from napari_memseg.phantom.tissue import Animal
 
 VERSION = 1
 """Of what a seed gives: another version may give other voxels."""
@@ -50,7 +53,7 @@ class Phantom:
 
     def __init__(self, parameters: PhantomParameters) -> None:
         self.parameters = parameters
-        self.voxel_um = parameters.voxel_um or fitting_voxel_um(parameters.shape, parameters.animal)
+        self.voxel_um = voxel_um(parameters)
 
     @property
     def shape(self) -> Zyx:
@@ -78,7 +81,7 @@ class Phantom:
     @cached_property
     def prepass(self) -> Prepass:
         """The coarse look that hardening, noise and grey values need."""
-        return look(self.parameters, self.voxel_um)
+        return look(self.parameters)
 
     @cached_property
     def window(self) -> tuple[float, float]:
@@ -144,31 +147,29 @@ class Level:
         self._phantom = phantom
 
     @cached_property
-    def animal(self) -> Any:
+    def animal(self) -> Animal:
         """The animal with its grid for this voxel size."""
         parameters = self._phantom.parameters
         return build_animal(parameters.animal, parameters.seed, self._phantom.voxel_um * self.step)
 
-    def pose(self, pad: int) -> Any:
+    def pose(self, pad: int) -> Pose:
         """Return the map from voxels to the animal, for boxes that reach out of the volume by ``pad``."""
-        return build_pose(
-            self._phantom.parameters, self.shape, self._phantom.voxel_um * self.step, self.step, pad
-        )
+        return build_pose(self._phantom.parameters, self.shape, self.step, pad)
 
     @cached_property
-    def _imaging(self) -> Imaging:
+    def _imaging(self) -> Imaging | Projecting:
         phantom = self._phantom
-        return Imaging(phantom.parameters, self.shape, self.step, phantom.prepass, phantom.window)
+        kind = Projecting if phantom.parameters.mode == "projection" else Imaging
+        return kind(phantom.parameters, self.shape, self.step, phantom.prepass, phantom.window)
 
     @cached_property
-    def _pose(self) -> Any:
+    def _pose(self) -> Pose:
         return self.pose(self._imaging.halo)
 
     @property
     def chunk(self) -> Zyx:
-        """What is best rendered at once: whole chunks of files, or planes where no halo is needed."""
-        wanted = (64, 128, 128) if self._imaging.halo > 2 else (2, 256, 256)
-        return zyx(map(min, wanted, self.shape))
+        """What is best rendered at once, in voxels."""
+        return zyx(map(min, self._imaging.chunk, self.shape))
 
     def voxels(self, box: Box) -> Voxels:
         """Return labels, instances and attenuation of a box, before any effect on the image."""
@@ -177,12 +178,12 @@ class Level:
     def render(self, box: Box) -> Rendered:
         """Return image, truth and instances of a box; the voxels are sampled once for all."""
         self._check(box)
-        halo = zyx([self._imaging.halo] * 3)
-        grown = box.grow(halo)
-        found = self.voxels(grown)
-        inner = box.relative_to(grown.start).slices
-        image = self._imaging.form(box, found.light + found.heavy)
-        return Rendered(image, found.labels[inner].copy(), found.instances[inner].copy())
+        around = self._imaging.reads(box)
+        found = self.voxels(around)
+        inner = box.relative_to(around.start).slices
+        return Rendered(
+            self._imaging.form(box, found), found.labels[inner].copy(), found.instances[inner].copy()
+        )
 
     def image(self, box: Box) -> NDArray[Any]:
         """Return the grey values of a box."""

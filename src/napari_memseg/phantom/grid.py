@@ -44,11 +44,15 @@ def cell_of(grid: Grid, u: float, v: float, w: float) -> int:
     k = int(np.floor((w - grid.origin[2]) / grid.cell))
     if i < 0 or j < 0 or k < 0 or i >= grid.counts[0] or j >= grid.counts[1] or k >= grid.counts[2]:
         return -1
-    return (i * grid.counts[1] + j) * grid.counts[2] + k
+    return int((i * grid.counts[1] + j) * grid.counts[2] + k)
 
 
 def build_grid(
-    solids: Solids, margins: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], cell: float
+    solids: Solids,
+    margins: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    cell: float,
 ) -> Grid:
     """List the solids of each cell; ``margins`` (n,) in µm widen their boxes. Nothing is outside yet."""
     counts = np.ceil((high - low) / cell).astype(np.int64)
@@ -59,7 +63,15 @@ def build_grid(
     np.cumsum(starts, out=starts)
     members = np.zeros(int(starts[-1]), np.int32)
     _list(first, last, counts, starts[:-1].copy(), members)
-    return Grid(low.copy(), counts, float(cell), starts, members, np.zeros(len(starts) - 1, np.bool_), np.zeros(len(starts) - 1, np.bool_))
+    return Grid(
+        low.copy(),
+        counts,
+        float(cell),
+        starts,
+        members,
+        np.zeros(len(starts) - 1, np.bool_),
+        np.zeros(len(starts) - 1, np.bool_),
+    )
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Mode A: form the image of a box from what is in it and around it, effect by effect.
+"""Mode A: form the image of a box of what is in it and around it, effect by effect.
 
 In this order: blur, beam hardening, phase contrast, rings, noise, streaks, grey values. (Drift and seams
 are in the pose: they move the labels as well.)
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.pose import Pose
     from napari_memseg.phantom.prepass import Prepass
     from napari_memseg.phantom.tissue import Animal
+    from napari_memseg.phantom.voxels import Voxels
 
 SHARP = 0.2
 """A blur of less, in voxels, is none."""
@@ -61,7 +62,12 @@ class Imaging:
     """
 
     def __init__(
-        self, parameters: PhantomParameters, shape: Zyx, step: int, coarse: Prepass, window: tuple[float, float]
+        self,
+        parameters: PhantomParameters,
+        shape: Zyx,
+        step: int,
+        coarse: Prepass,
+        window: tuple[float, float],
     ) -> None:
         scan = parameters.scan
         self._scan = scan
@@ -79,10 +85,19 @@ class Imaging:
         """Voxels around a box that its values depend on."""
         return self._radius + (1 if self._phase else 0)
 
-    def form(self, box: Box, attenuation: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the grey values of ``box``; ``attenuation`` covers it with its halo on every side."""
-        room = box.grow(zyx([1] * 3)) if self._phase else box
-        values = self._blurred(room, attenuation)
+    @property
+    def chunk(self) -> Zyx:
+        """What is best formed at once: a block, or planes where no halo is needed."""
+        return (64, 128, 128) if self.halo > 2 else (2, 256, 256)
+
+    def reads(self, box: Box) -> Box:
+        """Return the voxels that the image of ``box`` is made of."""
+        return box.grow(zyx([self.halo] * 3))
+
+    def form(self, box: Box, found: Voxels) -> NDArray[Any]:
+        """Return the grey values of ``box``; ``found`` is what is in ``reads(box)``."""
+        room = box.grow((1, 1, 1)) if self._phase else box
+        values = self._blurred(room, found.light + found.heavy)
         start = np.array(room.start)
         harden(values, start, self._detector, self._coarse)
         if self._phase:
@@ -148,7 +163,13 @@ def _detector(
     keys = [field_key(seed, f"{name} {step}") for name in ("noise", "rings", "streaks")]
     gain_key = field_key(seed, "gains")
     gains = slice_gains(
-        shape[0], parameters.shape[0], step, scan.z_gain, scan.flicker, (scan.seam_every, scan.seam_gain), gain_key
+        shape[0],
+        parameters.shape[0],
+        step,
+        scan.z_gain,
+        scan.flicker,
+        (scan.seam_every, scan.seam_gain),
+        gain_key,
     )
     return Detector(
         hardening=scan.hardening,

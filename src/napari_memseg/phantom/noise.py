@@ -11,6 +11,7 @@ import numpy as np
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.hashing import hash3, mix, thirds, unit
 
+
 @compiled
 def lattice_value(key: np.uint64, i: int, j: int, k: int) -> float:
     """Return a number in [-1, 1) for a lattice point."""
@@ -34,9 +35,7 @@ def smooth_noise(key: np.uint64, u: float, v: float, w: float) -> float:
 
 
 @compiled
-def cells3(
-    key: np.uint64, u: float, v: float, w: float, jitter: float
-) -> tuple[float, float, int, int, int]:
+def cells3(key: np.uint64, u: float, v: float, w: float, jitter: float) -> tuple[float, float, int, int, int]:
     """Return the distances from the nearest and the second nearest seed, and whose the nearest is.
 
     Lengths are in cells; a seed strays from the middle of its box by up to ``jitter`` / 2.

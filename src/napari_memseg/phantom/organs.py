@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_memseg.phantom.body import ABDOMEN, FLY_UM, HEAD, THORAX, surface_point
-from napari_memseg.phantom.solids import BUNDLE, DUCT, GONAD, GUT, NERVE, SAC, STRAP, TUBULE, SolidsBuilder
+from napari_memseg.phantom.solids import BUNDLE, DUCT, GONAD, GUT, NERVE, STRAP, TUBULE, SolidsBuilder
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -70,7 +70,9 @@ class Organs:
 
     def _stray(self, field: str, index: int, count: int, reach: float) -> NDArray[np.float64]:
         """Return ``count`` small displacements, in µm."""
-        numbers = [self._draws.normal(f"{field} {axis}", 64 * index + i) for i in range(count) for axis in "uvw"]
+        numbers = [
+            self._draws.normal(f"{field} {axis}", 64 * index + i) for i in range(count) for axis in "uvw"
+        ]
         return np.array(numbers).reshape(count, 3) * reach * self._scale
 
     def _flight_muscles(self) -> None:
@@ -80,18 +82,21 @@ class Organs:
                 number += 1
                 v = -175 + 82 * k
                 bow = 40 * (1 - abs(k - 2.5) / 3)
-                ends = [(-745 - bow, v - 25, 58 * side), (-60 + bow, v + 30, 58 * side)]
+                lengthwise = [(-745 - bow, v - 25, 58 * side), (-60 + bow, v + 30, 58 * side)]
                 radius = self._draws.size(48, "bundle", number) * self._scale
-                places = self._at(THORAX, ends) + self._stray("bundle", number, 2, 6)
-                self._solids.cone(BUNDLE, *places, radius, radius, number)
+                places = self._at(THORAX, lengthwise) + self._stray("bundle", number, 2, 6)
+                self._solids.cone(BUNDLE, places[0], places[1], radius, radius, number)
             for k in range(7):
                 number += 1
                 row = k >= 4
                 u = -640 + 115 * (k - 4 * row) + 50 * row
-                ends = [(u - 25, -310, (170 + 95 * row) * side), (u + 25, 390 - 90 * row, (165 + 85 * row) * side)]
+                upright = [
+                    (u - 25, -310, (170 + 95 * row) * side),
+                    (u + 25, 390 - 90 * row, (165 + 85 * row) * side),
+                ]
                 radius = self._draws.size(49, "bundle", number) * self._scale
-                places = self._at(THORAX, ends) + self._stray("bundle", number, 2, 6)
-                self._solids.cone(BUNDLE, *places, radius, radius, number)
+                places = self._at(THORAX, upright) + self._stray("bundle", number, 2, 6)
+                self._solids.cone(BUNDLE, places[0], places[1], radius, radius, number)
 
     def _straps(self) -> None:
         for i in range(12):
@@ -103,12 +108,14 @@ class Organs:
             self._strap(self._along(-40 + 170 * (i // 10), turn), 11, 100 + i)
         for i in range(8):
             side, k = SIDES[i % 2], i // 2
-            ends = self._at(HEAD, [(-1010 + 15 * k, -230, 60 * side), (-900 + 20 * k, 215 - 20 * k, 150 * side)])
+            ends = self._at(
+                HEAD, [(-1010 + 15 * k, -230, 60 * side), (-900 + 20 * k, 215 - 20 * k, 150 * side)]
+            )
             self._strap(ends, 13, 200 + i)
         for i in range(8):
             side, k = SIDES[i % 2], i // 2
-            ends = [(-800 + 20 * k, 200 - 130 * k, 150 * side), (-560, 120 - 110 * k, 330 * side)]
-            self._strap(self._at(THORAX, ends), 14, 300 + i)
+            neck = [(-800 + 20 * k, 200 - 130 * k, 150 * side), (-560, 120 - 110 * k, 330 * side)]
+            self._strap(self._at(THORAX, neck), 14, 300 + i)
 
     def _along(self, u: float, turn: float) -> NDArray[np.float64]:
         """Return the two ends of a strap under the plates of the abdomen."""
@@ -116,7 +123,9 @@ class Organs:
         for end in (u, u + 150):
             axis = self._at(ABDOMEN, (end, -20, 0))
             skin = surface_point(self._body, axis, np.array([0, np.sin(turn), np.cos(turn)]))
-            places.append(axis + (skin - axis) * max(1 - 32 / max(float(np.linalg.norm(skin - axis)), 33.0), 0))
+            places.append(
+                axis + (skin - axis) * max(1 - 32 / max(float(np.linalg.norm(skin - axis)), 33.0), 0)
+            )
         return np.array(places)
 
     def _strap(self, ends: NDArray[np.float64], radius: float, index: int) -> None:
@@ -130,7 +139,9 @@ class Organs:
         behind = self._at(ABDOMEN, [(880, 40, -60), (960, -60, 20), (1060, -80, 0), (1165, -110, 0)])
         points = np.concatenate([front, middle, loops, behind])
         size = self._draws.size(1.0, "gut") * self._scale
-        radii = np.array([34, 18, 19, 20, 24, 55, *[78] * (len(loops) - 3), 62, 45, 40, 42, 95, 100, 45]) * size
+        radii = (
+            np.array([34, 18, 19, 20, 24, 55, *[78] * (len(loops) - 3), 62, 45, 40, 42, 95, 100, 45]) * size
+        )
         places, widths = _curve(points, radii, 24 * self._scale)
         self._solids.chain(GUT, places, widths)
         crop = self._at(ABDOMEN, [(-150, -170, 0), (60, -215, 90), (200, -225, 125), (300, -225, 130)])
@@ -146,7 +157,11 @@ class Organs:
         return self._at(ABDOMEN, places) + self._stray("gut", 0, count, 18)
 
     def _nerves(self) -> None:
-        brain = [((-950, 70, 72), (92, 112, 95)), ((-950, 80, 185), (82, 118, 55)), ((-930, -85, 45), (80, 70, 75))]
+        brain = [
+            ((-950, 70, 72), (92, 112, 95)),
+            ((-950, 80, 185), (82, 118, 55)),
+            ((-930, -85, 45), (80, 70, 75)),
+        ]
         for i, (centre, semi) in enumerate(brain):
             size = self._draws.size(self._scale, "brain", i)
             for side in SIDES:
@@ -156,7 +171,11 @@ class Organs:
             place = self._at(THORAX, (u, -262, 0))
             semi = np.array([105, 62, 95 - 8 * i]) * self._draws.size(self._scale, "ganglion", i)
             self._solids.ellipsoid(NERVE, place, semi)
-        neck = [self._at(HEAD, (-900, -80, 0)), self._at(THORAX, (-800, -60, 0)), self._at(THORAX, (-640, -250, 0))]
+        neck = [
+            self._at(HEAD, (-900, -80, 0)),
+            self._at(THORAX, (-800, -60, 0)),
+            self._at(THORAX, (-640, -250, 0)),
+        ]
         self._solids.chain(NERVE, neck, [38 * self._scale, 28 * self._scale, 36 * self._scale])
         cord = [self._at(THORAX, (-300, -260, 0))] + [
             self._at(ABDOMEN, (u, -325 + 70 * (u > 800), 0)) for u in (0, 300, 600, 900)
@@ -176,10 +195,14 @@ class Organs:
                     number += 1
                     size = self._draws.size(1.0, "egg", number) * 0.74**egg * self._scale
                     where = where + forward * 92 * size
-                    self._solids.ellipsoid(GONAD, where, np.array([92, 46, 46]) * size, _frame(forward), number)
+                    self._solids.ellipsoid(
+                        GONAD, where, np.array([92, 46, 46]) * size, _frame(forward), number
+                    )
                     where = where + forward * 92 * size
                 self._solids.cone(DUCT, mouth, mouth + 0.2 * along, 12 * self._scale, 14 * self._scale)
-            self._solids.cone(DUCT, mouth, self._at(ABDOMEN, (1080, -190, 0)), 26 * self._scale, 34 * self._scale)
+            self._solids.cone(
+                DUCT, mouth, self._at(ABDOMEN, (1080, -190, 0)), 26 * self._scale, 34 * self._scale
+            )
 
     def _tubules(self) -> None:
         start = self._at(ABDOMEN, (800, 20, 0))
@@ -193,7 +216,9 @@ class Organs:
                 place = self._kept(place + 34 * self._scale * move / np.linalg.norm(move))
                 places.append(place)
             radius = self._draws.size(14, "tubule radius", tubule) * self._scale
-            self._solids.chain(TUBULE, *_curve(np.array(places), np.full(len(places), radius), 20 * self._scale))
+            self._solids.chain(
+                TUBULE, *_curve(np.array(places), np.full(len(places), radius), 20 * self._scale)
+            )
 
     def _kept(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pull a place back into the abdomen."""

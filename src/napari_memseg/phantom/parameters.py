@@ -7,7 +7,7 @@ classes, nothing more; the manifest of a phantom holds all of them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 from napari_memseg.errors import InputError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Medium = Literal["air", "ethanol", "agarose"]
 Stain = Literal["none", "iodine", "pta"]
+Mode = Literal["image", "projection"]
 
 MEDIA: Mapping[str, float] = {"air": 0.0, "ethanol": 0.75, "agarose": 1.0}
 """Attenuation of what surrounds the animal, relative to water."""
@@ -179,6 +180,8 @@ DIFFICULTIES: Mapping[str, ScanParameters] = {
 }  # fmt: skip
 """By name."""
 
+LARGEST_PROJECTION = 1024
+"""Edge of the largest plane that is projected."""
 SIZES: Mapping[str, Zyx] = {
     "tiny": (64, 64, 64),
     "small": (256, 256, 256),
@@ -205,6 +208,8 @@ class PhantomParameters:
     """Edge of a voxel; by default the animal fills the volume."""
     tilt_degrees: float = 5.0
     """Of its axis from the volume's longest one; drawn up to this."""
+    mode: Mode = "image"
+    """How the image is formed: by filters, block by block, or by projection, plane by plane."""
     animal: AnimalParameters = ANIMALS["fly"]
     scan: ScanParameters = DIFFICULTIES["normal"]
 
@@ -215,6 +220,13 @@ class PhantomParameters:
             )
         if self.voxel_um is not None and not 0 < self.voxel_um < float("inf"):
             raise InputError(f"A voxel of {self.voxel_um} µm is impossible. Give an edge above 0.")
+        if self.mode not in get_args(Mode):
+            raise InputError(f"There is no mode {self.mode!r}. Choose one of {', '.join(get_args(Mode))}.")
+        if self.mode == "projection" and max(self.shape[1:]) > LARGEST_PROJECTION:
+            raise InputError(
+                f"Planes of {self.shape[1:]} voxels are too large to be projected. Up to {LARGEST_PROJECTION} are "
+                "possible; larger volumes are made with mode 'image'."
+            )
 
     @classmethod
     def named(
@@ -225,6 +237,7 @@ class PhantomParameters:
         animal: str = "fly",
         seed: int = 0,
         voxel_um: float | None = None,
+        mode: Mode = "image",
     ) -> Self:
         """Return the parameters of presets.
 
@@ -238,6 +251,7 @@ class PhantomParameters:
             shape=shape,
             seed=seed,
             voxel_um=voxel_um,
+            mode=mode,
             animal=_known("animal", ANIMALS, animal),
             scan=_known("difficulty", DIFFICULTIES, difficulty),
         )

@@ -49,16 +49,21 @@ def fitting_voxel_um(shape: Zyx, animal: AnimalParameters) -> float:
     return max(scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
 
 
-def build_pose(parameters: PhantomParameters, shape: Zyx, voxel_um: float, step: int, pad: int) -> Pose:
+def voxel_um(parameters: PhantomParameters) -> float:
+    """Return the edge of a voxel of level 0."""
+    return parameters.voxel_um or fitting_voxel_um(parameters.shape, parameters.animal)
+
+
+def build_pose(parameters: PhantomParameters, shape: Zyx, step: int, pad: int) -> Pose:
     """Return the pose in a volume of ``shape``, each voxel of which is ``step`` of the finest level long."""
     draws = Draws(parameters.seed)
-    matrix = _rotation(parameters, draws) * voxel_um
+    matrix = _rotation(parameters, draws) * (voxel_um(parameters) * step)
     middle = (np.array(parameters.shape) / step - 1.0) / 2.0
     if step == 1:
         middle = (np.array(shape) - 1.0) / 2.0
     scale = parameters.animal.length_um / 2500.0
     offset = np.array([60.0, -60.0, 0.0]) * scale - matrix @ middle
-    fine = np.arange(-pad, shape[0] + pad) * step + (step - 1) / 2.0
+    fine = np.arange(-pad, shape[0] + pad, dtype=np.float64) * step + (step - 1) / 2.0
     source, dy, dx = slices(parameters.scan, parameters.seed, parameters.shape[0], fine)
     twin = _twin(scale) if parameters.animal.second else (np.zeros((3, 3)), np.zeros(3))
     return Pose(matrix, offset, (source - (step - 1) / 2.0) / step, dy / step, dx / step, pad, *twin)

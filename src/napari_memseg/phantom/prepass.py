@@ -14,7 +14,7 @@ from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.phantom.animal import build_animal
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.hashing import field_key, hash3, thirds
-from napari_memseg.phantom.pose import build_pose
+from napari_memseg.phantom.pose import build_pose, voxel_um
 from napari_memseg.phantom.voxels import sample
 
 if TYPE_CHECKING:
@@ -44,16 +44,17 @@ class Prepass(NamedTuple):
     """(3, 3) places (z, y, x) of the densest parts, in voxels of level 0."""
 
 
-def look(parameters: PhantomParameters, voxel_um: float) -> Prepass:
+def look(parameters: PhantomParameters) -> Prepass:
     """Return what a coarse look shows."""
     step = max(-(-max(parameters.shape) // LONGEST), 1)
     shape = ceil_div(parameters.shape, (step, step, step))
-    animal = build_animal(parameters.animal, parameters.seed, voxel_um * step)
-    found = sample(animal, build_pose(parameters, shape, voxel_um * step, step, 0), Box.whole(shape))
+    coarse_um = voxel_um(parameters) * step
+    animal = build_animal(parameters.animal, parameters.seed, coarse_um)
+    found = sample(animal, build_pose(parameters, shape, step, 0), Box.whole(shape))
     values = (found.light + found.heavy).astype(np.float64)
-    integral = line_integrals(values) * (voxel_um * step * WATER_PER_UM)
-    ranked = np.argsort(values, axis=None, kind="stable")[::-1][: 40 : 15]
-    places = (np.stack(np.unravel_index(ranked, shape), axis=1) + 0.5) * step - 0.5
+    integral = line_integrals(values) * (coarse_um * WATER_PER_UM)
+    ranked = np.argsort(values, axis=None, kind="stable")[::-1][:40:15]
+    places = (np.stack(np.unravel_index(ranked, shape), axis=1).astype(np.float64) + 0.5) * step - 0.5
     return Prepass(float(step), integral.astype(np.float32), max(float(integral.max()), 1e-9), places)
 
 

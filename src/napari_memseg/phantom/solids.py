@@ -49,7 +49,9 @@ class SolidsBuilder:
     """
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+        self._rows: list[
+            tuple[int, int, int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+        ] = []
 
     def cone(
         self, part: int, p: ArrayLike, q: ArrayLike, radius_p: float, radius_q: float, number: int = 0
@@ -57,7 +59,9 @@ class SolidsBuilder:
         """Add a capsule whose radius changes from end to end."""
         a, b = np.asarray(p, float), np.asarray(q, float)
         low = np.minimum(a - radius_p, b - radius_q)
-        self._add(CONE, part, number, [*a, *b, radius_p, radius_q], low, np.maximum(a + radius_p, b + radius_q))
+        self._add(
+            CONE, part, number, [*a, *b, radius_p, radius_q], low, np.maximum(a + radius_p, b + radius_q)
+        )
 
     def chain(
         self, part: int, points: ArrayLike, radii: Sequence[float] | NDArray[np.float64], number: int = 0
@@ -96,9 +100,7 @@ class SolidsBuilder:
             np.array(highs),
         )
 
-    def _add(
-        self, kind: int, part: int, number: int, shape: Sequence[float], low: Any, high: Any
-    ) -> None:
+    def _add(self, kind: int, part: int, number: int, shape: Sequence[float], low: Any, high: Any) -> None:
         row = np.zeros(WIDTH)
         row[: len(shape)] = shape
         self._rows.append((kind, part, number, row, low, high))
@@ -137,7 +139,11 @@ def ellipsoid_distance(s: NDArray[np.float64], u: float, v: float, w: float) -> 
     """Return the distance from the surface of an ellipsoid."""
     a, b, c = to_frame(s, u, v, w)
     k0 = np.sqrt(a * a + b * b + c * c)
-    gu, gv, gw = s[3] * a + s[6] * b + s[9] * c, s[4] * a + s[7] * b + s[10] * c, s[5] * a + s[8] * b + s[11] * c
+    gu, gv, gw = (
+        s[3] * a + s[6] * b + s[9] * c,
+        s[4] * a + s[7] * b + s[10] * c,
+        s[5] * a + s[8] * b + s[11] * c,
+    )
     k1 = np.sqrt(gu * gu + gv * gv + gw * gw)
     if k1 < 1e-12:
         return -1e3

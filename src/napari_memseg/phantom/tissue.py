@@ -36,7 +36,6 @@ from napari_memseg.phantom.solids import (
     STRAP,
     TRACHEA,
     TUBULE,
-    WING,
     Solids,
     cone_distance,
     ellipsoid_distance,
@@ -165,7 +164,7 @@ def _ask(
         if solids.kind[s] == CONE:
             far, radius = cone_distance(shape, u, v, w)
             d = far - radius
-            if radius < half and (part == TRACHEA or part == BRISTLE):
+            if radius < half and part in (TRACHEA, BRISTLE):
                 _note_thin(far, radius * radius / (half * half), half, s, near, who)
                 continue
         elif solids.kind[s] == SHEET:
@@ -226,7 +225,14 @@ def _outside_skin(
 
 @compiled
 def _inside_skin(
-    animal: Animal, d: float, shell: float, u: float, v: float, w: float, near: NDArray[np.float64], who: NDArray[np.int64]
+    animal: Animal,
+    d: float,
+    shell: float,
+    u: float,
+    v: float,
+    w: float,
+    near: NDArray[np.float64],
+    who: NDArray[np.int64],
 ) -> Tissue:
     """Return what is inside, in the order of precedence, stained where there is a stain."""
     if near[TRACHEA] < 0.0 or near[SAC] < 0.0:
@@ -282,7 +288,13 @@ def _eye(animal: Animal, depth: float, s: int, u: float, v: float, w: float) -> 
 
 @compiled
 def _organ(
-    animal: Animal, depth: float, u: float, v: float, w: float, near: NDArray[np.float64], who: NDArray[np.int64]
+    animal: Animal,
+    depth: float,
+    u: float,
+    v: float,
+    w: float,
+    near: NDArray[np.float64],
+    who: NDArray[np.int64],
 ) -> Tissue:
     """Return what fills the cavity; ``depth`` counts from the inner side of the cuticle."""
     if near[GUT] < 0.0:

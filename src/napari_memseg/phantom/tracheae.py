@@ -36,7 +36,9 @@ Sacs = list[tuple["NDArray[np.float64]", "NDArray[np.float64]"]]
 def spiracles(body: Body) -> NDArray[np.float64]:
     """Return (n, 3) places on the skin where tracheae open: pairs, two on the thorax, five on the abdomen."""
     semi = body.semi
-    rows = [(THORAX, -0.55, -0.05), (THORAX, 0.45, -0.1)] + [(ABDOMEN, -0.45 + 0.24 * k, -0.3) for k in range(5)]
+    rows = [(THORAX, -0.55, -0.05), (THORAX, 0.45, -0.1)] + [
+        (ABDOMEN, -0.45 + 0.24 * k, -0.3) for k in range(5)
+    ]
     found = []
     for part, along, up in rows:
         axis = body.centre[part] + [along * semi[part, 0], up * semi[part, 1], 0.0]
@@ -44,12 +46,16 @@ def spiracles(body: Body) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def add_tracheae(solids: SolidsBuilder, body: Body, sacs: Sacs, animal: AnimalParameters, draws: Draws) -> None:
+def add_tracheae(
+    solids: SolidsBuilder, body: Body, sacs: Sacs, animal: AnimalParameters, draws: Draws
+) -> None:
     """Grow a tree from each spiracle, and join the air sacs to the nearest."""
     scale = animal.length_um / FLY_UM
     roots = spiracles(body)
     places, parents = _grow(roots, _attractors(body, animal, draws), scale)
-    tree, radii = _radii(parents, len(roots), [draws.size(27 * scale, "spiracle", i) for i in range(len(roots))])
+    tree, radii = _radii(
+        parents, len(roots), [draws.size(27 * scale, "spiracle", i) for i in range(len(roots))]
+    )
     for node in range(len(roots), len(places)):
         radius = max(radii[node], animal.twig_um)
         solids.cone(TRACHEA, places[parents[node]], places[node], radius, radius, int(tree[node]) + 1)

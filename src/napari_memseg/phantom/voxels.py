@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_memseg.phantom import labels as L
+from napari_memseg.phantom.body import straighten
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.grid import cell_of
 from napari_memseg.phantom.noise import smooth_noise
-from napari_memseg.phantom.body import straighten
-from napari_memseg.phantom.tissue import PARTS, Animal, Traits, surroundings, tissue
+from napari_memseg.phantom.tissue import PARTS, Animal, Tissue, Traits, surroundings, tissue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,27 @@ class Voxels(NamedTuple):
     light: NDArray[np.float32]
     heavy: NDArray[np.float32]
     """Attenuation relative to water, of what behaves as water does and of heavier elements."""
+
+
+class Room(NamedTuple):
+    """Scratch numbers of one loop over voxels: of the solids that are asked, and of the samples."""
+
+    near: NDArray[np.float64]
+    who: NDArray[np.int64]
+    tissues: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    votes: NDArray[np.int64]
+
+
+@compiled
+def _new_room() -> Room:
+    return Room(
+        np.empty(PARTS),
+        np.zeros(PARTS, np.int64),
+        np.zeros(8, np.int64),
+        np.zeros(8, np.int64),
+        np.zeros(len(RANK), np.int64),
+    )
 
 
 def sample(animal: Animal, pose: Pose, box: Box) -> Voxels:
@@ -68,7 +89,7 @@ def is_plain(traits: Traits) -> bool:
 
 @compiled
 def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -> None:
-    room = (np.empty(PARTS), np.zeros(PARTS, np.int64), np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros(len(RANK), np.int64))
+    room = _new_room()
     nz, ny, nx = out.labels.shape
     plain = is_plain(animal.traits)
     for z in range(nz):
@@ -80,7 +101,7 @@ def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -
 
 @compiled
 def _sample_places(animal: Animal, pose: Pose, places: NDArray[np.int64], out: Voxels) -> None:
-    room = (np.empty(PARTS), np.zeros(PARTS, np.int64), np.zeros(8, np.int64), np.zeros(8, np.int64), np.zeros(len(RANK), np.int64))
+    room = _new_room()
     plain = is_plain(animal.traits)
     for i in range(len(places)):
         pz, dy, dx = _slice(pose, places[i, 0])
@@ -104,7 +125,15 @@ def _to_body(pose: Pose, z: float, y: float, x: float) -> tuple[float, float, fl
 
 
 @compiled
-def _voxel(animal, pose, plain, place, room, out, at):  # type: ignore[no-untyped-def]
+def _voxel(
+    animal: Animal,
+    pose: Pose,
+    plain: bool,
+    place: tuple[float, float, float],
+    room: Room,
+    out: Voxels,
+    at: tuple[int, int, int],
+) -> None:
     """Fill voxel ``at`` with the majority of the samples about ``place``, and their mean.
 
     Four samples, at corners of a tetrahedron, stand for all eight where they agree: seen along any axis,
@@ -121,17 +150,21 @@ def _voxel(animal, pose, plain, place, room, out, at):  # type: ignore[no-untype
     for s in SAMPLES:
         if count == 4 and alike:
             break
-        a, b, c = _to_body(pose, pz + 0.5 * (s >> 2) - 0.25, py + 0.5 * ((s >> 1) & 1) - 0.25, px + 0.5 * (s & 1) - 0.25)
-        label, number, l, h = _at(animal, plain, a, straighten(animal.body, a, b), c, near, who)
+        a, b, c = _to_body(
+            pose, pz + 0.5 * (s >> 2) - 0.25, py + 0.5 * ((s >> 1) & 1) - 0.25, px + 0.5 * (s & 1) - 0.25
+        )
+        label, number, thin, dense = _at(animal, plain, a, straighten(animal.body, a, b), c, near, who)
         tissues[count], numbers[count] = label, number
         alike = alike and label == tissues[0] and number == numbers[0]
-        light += l
-        heavy += h
+        light += thin
+        heavy += dense
         count += 1
     label = _majority(tissues, votes, count)
     texture = 1.0
     if label != L.OUTSIDE and label != L.TRACHEAE:
-        texture += TEXTURE * smooth_noise(animal.traits.texture_key, u / TEXTURE_UM, v / TEXTURE_UM, w / TEXTURE_UM)
+        texture += TEXTURE * smooth_noise(
+            animal.traits.texture_key, u / TEXTURE_UM, v / TEXTURE_UM, w / TEXTURE_UM
+        )
     out.labels[z, y, x] = label
     out.light[z, y, x] = light / count * texture
     out.heavy[z, y, x] = heavy / count * texture
@@ -142,7 +175,15 @@ def _voxel(animal, pose, plain, place, room, out, at):  # type: ignore[no-untype
 
 
 @compiled
-def _at(animal, plain, u, v, w, near, who):  # type: ignore[no-untyped-def]
+def _at(
+    animal: Animal,
+    plain: bool,
+    u: float,
+    v: float,
+    w: float,
+    near: NDArray[np.float64],
+    who: NDArray[np.int64],
+) -> Tissue:
     """Return the tissue at a straightened point, whatever cell it is in."""
     cell = cell_of(animal.grid, u, v, w)
     if cell >= 0 and not animal.grid.is_outside[cell]:
