@@ -14,14 +14,27 @@ if TYPE_CHECKING:
     from napari_memseg.io.formats import open_volume
     from napari_memseg.models.base import Model
     from napari_memseg.models.registry import create_model
+    from napari_memseg.phantom.fly import Phantom
     from napari_memseg.workflows.convert import convert
     from napari_memseg.workflows.evaluate import evaluate
     from napari_memseg.workflows.segment import segment
     from napari_memseg.workflows.train import train
 
-__all__ = ["Session", "convert", "create_model", "evaluate", "load_model", "open_volume", "segment", "train"]
+__all__ = [
+    "Phantom",
+    "Session",
+    "convert",
+    "create_model",
+    "evaluate",
+    "load_model",
+    "open_volume",
+    "phantom",
+    "segment",
+    "train",
+]
 
 _MODULES = {
+    "Phantom": "phantom.fly",
     "Session": "annotation.session",
     "convert": "workflows.convert",
     "create_model": "models.registry",
@@ -49,6 +62,38 @@ def load_model(path: str | Path) -> Model:
 
     model, _ = load_checkpoint(Path(path))
     return model
+
+
+def phantom(
+    size: str | tuple[int, int, int] = "small", difficulty: str = "normal", **choices: Any
+) -> Phantom:
+    """Return a synthetic animal under microCT, whose image and exact labels are made when read.
+
+    Parameters
+    ----------
+    size : str or (z, y, x)
+        "tiny" (64³), "small" (256³), "medium" (1024³), "large" (4096³), "huge" (8192 x 8192 x 16384),
+        or a shape in voxels. The animal fills it.
+    difficulty : str
+        "easy", "normal" or "hard": blur, noise and artefacts.
+    **choices
+        ``animal`` ("fly", "beetle", "larva"), ``seed``, ``voxel_um`` (edge of a voxel in µm), ``mode``
+        ("image" or "projection").
+
+    Returns
+    -------
+    Phantom
+        With ``image``, ``truth`` and ``instances``, lazy volumes that need no disk, and ``render(box)``.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset, or the shape is impossible.
+    """
+    from napari_memseg.phantom.fly import Phantom
+    from napari_memseg.phantom.parameters import PhantomParameters
+
+    return Phantom(PhantomParameters.named(size, difficulty, **choices))
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ import click
 
 from napari_memseg.console import follow, join_halo, say, whole_numbers, words_of_halo
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegError, SessionError
+from napari_memseg.geometry import Zyx
 from napari_memseg.inference.heap import keep_heap
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
@@ -73,6 +74,41 @@ def convert(source: str, destination: Path, as_json: bool, **options: Any) -> No
     from napari_memseg.workflows.convert import convert as workflow
 
     say(follow(workflow(source, destination, ConvertConfig(**options))), as_json)
+
+
+@commands.command()
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--shape", type=int, nargs=3, metavar="Z Y X", help="In voxels; the animal fills it.")
+@click.option("--size", help="In place of --shape: tiny, small, medium, large or huge; small unless said.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed is another animal.")
+@click.option("--difficulty", default="normal", show_default=True, help="easy, normal or hard.")
+@click.option("--animal", default="fly", show_default=True, help="fly, beetle or larva.")
+@click.option("--voxel-size", "voxel_um", type=float, metavar="UM", help="Edge of a voxel in micrometres.")
+@click.option(
+    "--mode", default="image", show_default=True, help="image, or projection: whole planes, up to 1024."
+)
+@click.option("--format", default="ome-zarr", show_default=True, help="ome-zarr, bigtiff, slices or raw.")
+@click.option("--compression", default="none", show_default=True, help="Of TIFF: none, zlib, lzw or zstd.")
+@click.option("--tile", type=int, help="Edge of a BigTIFF's tiles; it has none by default.")
+@click.option("--chunk", type=int, default=64, show_default=True, help="Edge of a stored chunk, in voxels.")
+@click.option("--instances", is_flag=True, help="Also store numbers of fibres, cells, facets, eggs, trees.")
+@click.option("--workers", type=int, help="Threads; one per processor, at most 4, by default.")
+@AS_JSON
+def phantom(
+    destination: Path, shape: Zyx | None, size: str | None, difficulty: str, animal: str, seed: int,
+    voxel_um: float | None, mode: Any, as_json: bool, **storage: Any,
+) -> None:  # fmt: skip
+    """Write a synthetic fly under microCT to DESTINATION, with exact labels/truth and a manifest."""
+    from napari_memseg.phantom.parameters import PhantomParameters
+    from napari_memseg.workflows.phantom import PhantomConfig
+    from napari_memseg.workflows.phantom import phantom as workflow
+
+    if shape and size:
+        raise InputError("--shape and --size say the same. Give one of them.")
+    which = {"animal": animal, "seed": seed, "voxel_um": voxel_um, "mode": mode}
+    parameters = PhantomParameters.named(shape or size or "small", difficulty, **which)
+    with closing(workflow(destination, parameters, PhantomConfig(**storage))) as steps:
+        say(follow(steps), as_json)
 
 
 @commands.command()

@@ -12,13 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from napari_memseg.errors import InputError
 from napari_memseg.files import atomic_write, beside, fsync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["atomic_write", "fsync_path", "fsync_tree", "part_folder", "refuse_to_overwrite", "rename_folder"]
+__all__ = [
+    "atomic_write",
+    "fsync_path",
+    "fsync_tree",
+    "locked",
+    "part_folder",
+    "refuse_to_overwrite",
+    "rename_folder",
+]
 
 
 def fsync_tree(folder: str | os.PathLike[str]) -> None:
@@ -94,3 +104,26 @@ def rename_folder(part: Path, final: Path) -> None:
         final.rmdir()
     part.rename(final)
     fsync_path(final.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the one process that writes an unfinished folder; it is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        If another process is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"Another process is writing {folder} right now. Wait for it, or choose another destination."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -38,7 +38,7 @@ from napari_memseg.io.ome_zarr_metadata import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -49,6 +49,7 @@ __all__ = [
     "create_confidence",
     "create_image",
     "create_labels",
+    "create_labels_group",
     "open_pyramid",
     "write_durable",
 ]
@@ -265,6 +266,20 @@ def create_labels(
         )
     scales = _Scales(shape, kind, chunk, voxel_size, unit, name)
     return _create(path, scales, "nearest", "labels", fill_value, (colors, names))
+
+
+def create_labels_group(path: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Make the group ``labels`` of an image, which lists the label pyramids in it.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder ``labels`` in the group of an image.
+    names : sequence of str
+        Of the pyramids that ``create_labels`` makes in it.
+    """
+    listed = {"ome": {"version": "0.5", "labels": list(names)}}
+    zarr.create_group(Path(path), zarr_format=3, attributes=listed)
 
 
 def create_confidence(

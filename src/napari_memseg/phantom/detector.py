@@ -204,7 +204,7 @@ def slice_gains(
     seams: tuple[int, float],
     key: np.uint64,
 ) -> NDArray[np.float64]:
-    """Return the gain of each slice: slow drift, flicker, and a step at each seam (every so many, so large)."""
+    """Return the gain of each slice: drift, flicker, and steps at ``seams`` (slices between, largest)."""
     z = (np.arange(depth) + 0.5) * step - 0.5
     at = z / max(fine_depth / 4.0, 1.0)
     knots = np.array([line_value(key, k) for k in range(7)]).clip(-1, 1)

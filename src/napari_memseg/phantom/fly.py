@@ -1,4 +1,4 @@
-"""The phantom as a user meets it: any box of image, truth and instances, at any level, made when asked for."""
+"""The phantom as a user meets it: any box of image, truth and instances, at any level, made when asked."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ class Phantom:
     def window(self) -> tuple[float, float]:
         """Attenuation, relative to water, of the lowest and the highest grey value."""
         return grey_window(self.parameters, self.levels[0].animal, self.levels[0].pose(0), self.prepass)
+
+    def prepare(self) -> None:
+        """Make what all boxes share, before threads ask for it at once."""
+        self.levels[0].voxels(Box((0, 0, 0), (1, 1, 1)))
+        _ = self.levels[0].chunk
 
     def render(self, box: Box, level: int = 0) -> Rendered:
         """Return image, truth and instances of a box.

@@ -24,7 +24,7 @@ from napari_memseg.phantom.hashing import field_key
 from napari_memseg.phantom.optics import blur, filter_plane, laplacian
 from napari_memseg.phantom.prepass import random_places
 from napari_memseg.phantom.tissue import HAEMOLYMPH_VALUE, MUSCLE_VALUE
-from napari_memseg.phantom.voxels import sample_places
+from napari_memseg.phantom.voxels import sample
 
 if TYPE_CHECKING:
     from typing import Any
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 SHARP = 0.2
 """A blur of less, in voxels, is none."""
-PLACES = 30_000
-"""Voxels that the window of grey values is drawn from."""
+PLACES = 1000
+LOOK: Zyx = (3, 3, 3)
+"""Little boxes that the window of grey values is drawn from: how many, and how large."""
 
 
 class Imaging:
@@ -131,14 +132,15 @@ class Imaging:
 def grey_window(
     parameters: PhantomParameters, animal: Animal, pose: Pose, coarse: Prepass
 ) -> tuple[float, float]:
-    """Return between which attenuations grey values lie, so that ``clip`` of the voxels is cut off at either end.
+    """Return the attenuations of the lowest and highest grey value; ``clip`` of the voxels lie beyond each.
 
-    From random voxels, with noise and rings as they will be, but sharp.
+    From voxels here and there, with noise and rings as they will be, but sharp.
     """
     scan = parameters.scan
     places = random_places(parameters.seed, parameters.shape, PLACES)
-    found = sample_places(animal, pose, places)
-    values = (found.light + found.heavy).ravel().astype(np.float64)
+    boxes = [Box.at(zyx(place), LOOK).clip(parameters.shape) for place in places]
+    found = [sample(animal, pose, box) for box in boxes]
+    values = np.concatenate([(part.light + part.heavy).ravel() for part in found]).astype(np.float64)
     steps = np.linspace(-3.1, 3.1, 63)
     weights = np.exp(-0.5 * steps**2)
     spread = np.hypot(_noise_level(scan), scan.ring)

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 (
-    OUTSIDE, CUTICLE, FLIGHT_MUSCLE, OTHER_MUSCLE, GUT_WALL, GUT_CONTENT, FAT_BODY, NERVOUS_TISSUE, EYE_FACETS,
-    TRACHEAE, REPRODUCTIVE, EXCRETORY, HAEMOLYMPH,
+    OUTSIDE, CUTICLE, FLIGHT_MUSCLE, OTHER_MUSCLE, GUT_WALL, GUT_CONTENT, FAT_BODY, NERVOUS_TISSUE,
+    EYE_FACETS, TRACHEAE, REPRODUCTIVE, EXCRETORY, HAEMOLYMPH,
 ) = range(13)  # fmt: skip
 
 NAMES: Mapping[int, str] = dict(
     enumerate((
         "outside", "cuticle", "flight muscle", "other muscle", "gut wall", "gut content", "fat body",
-        "nervous tissue", "eye", "tracheae and air sacs", "reproductive organs", "tubules and vessel", "haemolymph",
+        "nervous tissue", "eye", "tracheae and air sacs", "reproductive organs",
+        "tubules and vessel", "haemolymph",
     ))
 )  # fmt: skip
 """By class id."""

@@ -162,11 +162,11 @@ class Organs:
             ((-950, 80, 185), (82, 118, 55)),
             ((-930, -85, 45), (80, 70, 75)),
         ]
-        for i, (centre, semi) in enumerate(brain):
+        for i, (centre, half) in enumerate(brain):
             size = self._draws.size(self._scale, "brain", i)
             for side in SIDES:
                 place = self._at(HEAD, np.array(centre) * [1, 1, side])
-                self._solids.ellipsoid(NERVE, place, np.array(semi, float) * size)
+                self._solids.ellipsoid(NERVE, place, np.array(half, float) * size)
         for i, u in enumerate((-620, -480, -340)):
             place = self._at(THORAX, (u, -262, 0))
             semi = np.array([105, 62, 95 - 8 * i]) * self._draws.size(self._scale, "ganglion", i)

@@ -143,22 +143,16 @@ class ScanParameters:
     def __post_init__(self) -> None:
         if not (self.snr > 0 and 0 <= self.clip < 0.5 and 0 <= self.blur <= 4 and self.bits in (8, 16)):
             raise InputError(
-                f"No scan has snr={self.snr}, clip={self.clip}, blur={self.blur}, bits={self.bits}. Possible are "
-                "a snr above 0, a clip below 0.5, a blur of 0 to 4 voxels, and 8 or 16 bits."
+                f"No scan has snr={self.snr}, clip={self.clip}, blur={self.blur}, bits={self.bits}. "
+                "Possible are a snr above 0, a clip below 0.5, a blur of 0 to 4 voxels, and 8 or 16 bits."
             )
-
-    @property
-    def halo(self) -> int:
-        """Voxels around a block that its values depend on: four times the widest filter, and the Laplacian."""
-        widest = self.blur * self.blur_at_edge * max(self.blur_z, 1.0)
-        return int(4 * widest + 0.999) + (1 if self.phase else 0)
 
 
 ANIMALS: Mapping[str, AnimalParameters] = {
     "fly": AnimalParameters(),
     "beetle": AnimalParameters(
-        kind="beetle", length_um=4000.0, cuticle_um=40.0, membrane_um=8.0, wings=False, air_sacs=2, bristles=10,
-        thorax=0.9, abdomen=1.15, facet_um=20.0,
+        kind="beetle", length_um=4000.0, cuticle_um=40.0, membrane_um=8.0, wings=False, air_sacs=2,
+        bristles=10, thorax=0.9, abdomen=1.15, facet_um=20.0,
     ),
     "larva": AnimalParameters(
         kind="larva", length_um=3500.0, cuticle_um=5.0, membrane_um=3.0, legs=False, wings=False, eyes=False,
@@ -216,7 +210,8 @@ class PhantomParameters:
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > 2**20:
             raise InputError(
-                f"A phantom of {self.shape} voxels is impossible. Give three lengths (z, y, x) of 1 to {2**20}."
+                f"A phantom of {self.shape} voxels is impossible. Give three lengths (z, y, x), "
+                f"1 to {2**20} each."
             )
         if self.voxel_um is not None and not 0 < self.voxel_um < float("inf"):
             raise InputError(f"A voxel of {self.voxel_um} µm is impossible. Give an edge above 0.")
@@ -224,8 +219,8 @@ class PhantomParameters:
             raise InputError(f"There is no mode {self.mode!r}. Choose one of {', '.join(get_args(Mode))}.")
         if self.mode == "projection" and max(self.shape[1:]) > LARGEST_PROJECTION:
             raise InputError(
-                f"Planes of {self.shape[1:]} voxels are too large to be projected. Up to {LARGEST_PROJECTION} are "
-                "possible; larger volumes are made with mode 'image'."
+                f"Planes of {self.shape[1:]} voxels are too large to be projected. Up to "
+                f"{LARGEST_PROJECTION} are possible; larger volumes are made with mode 'image'."
             )
 
     @classmethod

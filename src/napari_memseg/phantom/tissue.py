@@ -18,7 +18,6 @@ import numpy as np
 from napari_memseg.phantom import labels as L
 from napari_memseg.phantom.body import Body, body_distance, cuticle_thickness, smooth_min
 from napari_memseg.phantom.compiled import compiled
-from napari_memseg.phantom.grid import Grid
 from napari_memseg.phantom.hashing import hash3, unit
 from napari_memseg.phantom.noise import cells2, cells3, smooth_noise
 from napari_memseg.phantom.solids import (
@@ -45,6 +44,8 @@ from napari_memseg.phantom.solids import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_memseg.phantom.grid import Grid
 
 PARTS = 14
 """Places for the nearest solid of each part, and one for the thinnest."""
@@ -270,7 +271,7 @@ def _trachea(
 
 @compiled
 def _eye(animal: Animal, depth: float, s: int, u: float, v: float, w: float) -> Tissue:
-    """Return lens, cone or what lies between the facets; they are a hexagonal lattice of the eye's surface."""
+    """Return lens, cone or what lies between facets, which are a hexagonal lattice of the eye's surface."""
     shape = animal.solids.shape[s]
     a, b, c = to_frame(shape, u, v, w)
     far = max(np.sqrt(a * a + b * b + c * c), 1e-6)

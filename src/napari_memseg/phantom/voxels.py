@@ -65,13 +65,6 @@ def sample(animal: Animal, pose: Pose, box: Box) -> Voxels:
     return out
 
 
-def sample_places(animal: Animal, pose: Pose, places: NDArray[np.int64]) -> Voxels:
-    """Return single voxels, at ``places`` (n, 3), as arrays of shape (1, 1, n)."""
-    out = _room((1, 1, len(places)))
-    _sample_places(animal, pose, places, out)
-    return out
-
-
 def _room(shape: Zyx) -> Voxels:
     return Voxels(
         np.zeros(shape, np.uint8),
@@ -88,24 +81,21 @@ def is_plain(traits: Traits) -> bool:
 
 
 @compiled
+def has_twin(pose: Pose) -> bool:
+    """Whether a second animal lies there."""
+    return pose.twin_offset[1] != 0.0
+
+
+@compiled
 def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -> None:
     room = _new_room()
     nz, ny, nx = out.labels.shape
-    plain = is_plain(animal.traits)
+    plain = is_plain(animal.traits) and not has_twin(pose)
     for z in range(nz):
         pz, dy, dx = _slice(pose, start[0] + z)
         for y in range(ny):
             for x in range(nx):
                 _voxel(animal, pose, plain, (pz, start[1] + dy + y, start[2] + dx + x), room, out, (z, y, x))
-
-
-@compiled
-def _sample_places(animal: Animal, pose: Pose, places: NDArray[np.int64], out: Voxels) -> None:
-    room = _new_room()
-    plain = is_plain(animal.traits)
-    for i in range(len(places)):
-        pz, dy, dx = _slice(pose, places[i, 0])
-        _voxel(animal, pose, plain, (pz, places[i, 1] + dy, places[i, 2] + dx), room, out, (0, 0, i))
 
 
 @compiled
@@ -153,7 +143,7 @@ def _voxel(
         a, b, c = _to_body(
             pose, pz + 0.5 * (s >> 2) - 0.25, py + 0.5 * ((s >> 1) & 1) - 0.25, px + 0.5 * (s & 1) - 0.25
         )
-        label, number, thin, dense = _at(animal, plain, a, straighten(animal.body, a, b), c, near, who)
+        label, number, thin, dense = _at(animal, pose, plain, a, b, c, near, who)
         tissues[count], numbers[count] = label, number
         alike = alike and label == tissues[0] and number == numbers[0]
         light += thin
@@ -177,6 +167,7 @@ def _voxel(
 @compiled
 def _at(
     animal: Animal,
+    pose: Pose,
     plain: bool,
     u: float,
     v: float,
@@ -184,7 +175,33 @@ def _at(
     near: NDArray[np.float64],
     who: NDArray[np.int64],
 ) -> Tissue:
-    """Return the tissue at a straightened point, whatever cell it is in."""
+    """Return the tissue at a place: of the animal, or of a second one beside it."""
+    found = _in_animal(animal, plain, u, v, w, near, who)
+    if found[0] != L.OUTSIDE or not has_twin(pose):
+        return found
+    m, o = pose.twin_matrix, pose.twin_offset
+    return _in_animal(
+        animal,
+        plain,
+        m[0, 0] * u + m[0, 1] * v + m[0, 2] * w + o[0],
+        m[1, 0] * u + m[1, 1] * v + m[1, 2] * w + o[1],
+        m[2, 0] * u + m[2, 1] * v + m[2, 2] * w + o[2],
+        near,
+        who,
+    )
+
+
+@compiled
+def _in_animal(
+    animal: Animal,
+    plain: bool,
+    u: float,
+    bent_v: float,
+    w: float,
+    near: NDArray[np.float64],
+    who: NDArray[np.int64],
+) -> Tissue:
+    v = straighten(animal.body, u, bent_v)
     cell = cell_of(animal.grid, u, v, w)
     if cell >= 0 and not animal.grid.is_outside[cell]:
         return tissue(animal, cell, u, v, w, near, who)

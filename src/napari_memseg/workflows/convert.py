@@ -17,17 +17,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.io.files import atomic_write, refuse_to_overwrite, rename_folder
+from napari_memseg.io.files import atomic_write, locked, refuse_to_overwrite, rename_folder
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import VoxelSize, check_scale
 from napari_memseg.io.pyramid import Pyramid, check_dtype, create_image, open_pyramid
@@ -106,7 +103,7 @@ def convert(
     work = _Work.at(final.with_name(f"{final.name}.part"), job, volume)
     if not work.was_renamed(final):
         refuse_to_overwrite(final)
-        with work.locked():
+        with locked(work.folder):
             yield from work.write_rows(volume)
             rename_folder(work.image, final)
     shutil.rmtree(work.folder)
@@ -207,22 +204,6 @@ class _Work:
     def was_renamed(self, final: Path) -> bool:
         """Whether a kill fell between the last two steps: everything is done but tidying up."""
         return self.done == self.rows.count and final.is_dir() and not self.image.exists()
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock", thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"Another process is writing {self.folder} right now. Wait for it, "
-                "or choose another destination."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def write_rows(self, volume: Volume) -> Iterator[Progress]:
         """Convert the rows that are left, and yield each once it cannot be lost."""

@@ -16,8 +16,6 @@ from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import zarr
-
 from napari_memseg.annotation.runs import run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
@@ -25,7 +23,7 @@ from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
-from napari_memseg.io.pyramid import CHUNK, create_image, create_labels
+from napari_memseg.io.pyramid import CHUNK, create_image, create_labels, create_labels_group
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ def _new_image(path: Path, session: Session) -> Pyramid:
 
 def _new_labels(group: Path, session: Session) -> Pyramid:
     """Make the group that lists the labels, and the labels in it."""
-    zarr.create_group(group, zarr_format=3, attributes={"ome": {"version": "0.5", "labels": [LABELS]}})
+    create_labels_group(group, [LABELS])
     classes: ClassTable = session.classes
     return create_labels(
         group / LABELS,

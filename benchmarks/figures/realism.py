@@ -1,0 +1,287 @@
+"""How like a scan it looks: noise, texture, edges, rings and cupping, beside real volumes where there are any.
+
+Noise of the phantom is the difference of one box rendered twice, with the set noise and with next to none; that
+of real volumes cannot be told from texture, and is taken as it is. Edges go by the distance from the outer
+skin, or from the surface of a real volume's labels; in the phantom legs, wings and what is near them are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from figures.renders import DIFFICULTIES, attenuation, mode_b, render, small
+from figures.table import Table
+from napari_memseg.geometry import Box
+from napari_memseg.phantom.fly import Phantom
+from napari_memseg.phantom.labels import NAMES, OUTSIDE
+from napari_memseg.phantom.parameters import PhantomParameters
+
+REAL = {
+    "LHDL bone": ("trabecular_bone_lhdl", 1),
+    "LHDL marrow": ("trabecular_bone_lhdl", 0),
+    "mouse skull": ("mouse_head_C57BL6J", 1),
+    "mouse brain cavity": ("mouse_head_C57BL6J", 15),
+    "cowry shell": ("cowry_shell", 1),
+    "cowry air": ("cowry_shell", 0),
+}
+"""Folder and label of what is compared with."""
+EDGES = "LHDL bone", "mouse skull", "cowry shell"
+BAND = 112, 144
+"""Slices that rings, cupping and noise are looked at in: through the abdomen."""
+PATCH = 16
+"""Edge in voxels of the squares whose spectrum is taken."""
+BANDS = np.array([0.0, 0.08, 0.16, 0.24, 0.32, 0.40, 0.5])
+"""Of spatial frequency, in 1/voxel."""
+LAGS = 1, 2, 3
+NOISELESS, UNCLIPPED = 1e6, 1e-6
+
+Image = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+def measure(data: Path | None) -> Iterator[Table]:
+    """Yield a table for each kind of figure; ``data`` holds the real volumes."""
+    real = _real(data)
+    yield _spectra(real)
+    yield _correlations(real)
+    yield _edges(real)
+    yield _means(real)
+    yield _rings()
+    yield _cupping()
+
+
+def _real(data: Path | None) -> dict[str, tuple[Image, Mask]]:
+    found = {}
+    for name, (folder, label) in REAL.items():
+        files = [data / folder / f"{kind}.ome.tif" for kind in ("intensity", "labels")] if data else []
+        if files and all(file.exists() for file in files):
+            image, labels = (tifffile.imread(file) for file in files)
+            found[name] = image, labels == label
+    return found
+
+
+def _spectra(real: dict[str, tuple[Image, Mask]]) -> Table:
+    columns = {}
+    for name in DIFFICULTIES:
+        noise, truth = _noise(name)
+        columns[f"{name}, air"] = power(noise, _inner(truth == OUTSIDE, 8))
+        columns[f"{name}, animal"] = power(noise, _inner(truth != OUTSIDE, 1))
+    if (projected := mode_b("normal")) is not None:
+        far = _inner(small("normal").truth == OUTSIDE, 8)
+        columns["normal, mode B, air"] = power(projected.astype(np.float32), far)
+    columns |= {name: power(image.astype(np.float32), _inner(mask, 3)) for name, (image, mask) in real.items()}
+    rows: dict[str, dict[str, Any]] = {
+        f"{low:.2f} to {high:.2f}": {name: found[index] for name, found in columns.items()}
+        for index, (low, high) in enumerate(zip(BANDS, BANDS[1:], strict=False))
+    }
+    return Table("noise power in the plane, of its highest, by frequency (1/voxel)", rows)
+
+
+def _noise(difficulty: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return the noise alone in some slices, as attenuation, and the truth there."""
+    parameters = PhantomParameters.named("small", difficulty).with_scan(clip=UNCLIPPED)
+    noisy, truth = _band(parameters)
+    clean, _ = _band(parameters.with_scan(snr=NOISELESS))
+    return noisy - clean, truth
+
+
+def _band(parameters: PhantomParameters) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    phantom = Phantom(parameters)
+    found = render(phantom, Box((BAND[0], 0, 0), (BAND[1], *phantom.shape[1:])))
+    return attenuation(phantom, found.image), found.truth
+
+
+def _inner(mask: Mask, margin: int) -> Mask:
+    return np.asarray(ndimage.binary_erosion(mask, iterations=margin))
+
+
+def power(image: NDArray[np.float32], mask: Mask) -> list[float]:
+    """Return the mean power in each band of frequency over squares inside the mask, relative to the highest."""
+    taper = np.hanning(PATCH + 2)[1:-1]
+    f = np.fft.fftfreq(PATCH)
+    far = np.hypot(f[:, None], f[None, :])
+    total, count = np.zeros((PATCH, PATCH)), 0
+    for z in range(len(image)):
+        for y in range(0, image.shape[1] - PATCH + 1, PATCH // 2):
+            for x in range(0, image.shape[2] - PATCH + 1, PATCH // 2):
+                at = z, slice(y, y + PATCH), slice(x, x + PATCH)
+                if mask[at].all():
+                    square = image[at].astype(float)
+                    spectrum = np.fft.fft2((square - square.mean()) * np.outer(taper, taper))
+                    total, count = total + np.abs(spectrum) ** 2, count + 1
+    if count < 8:
+        return [float("nan")] * (len(BANDS) - 1)
+    bands = [total[(far > low) & (far <= high)].mean() for low, high in zip(BANDS, BANDS[1:], strict=False)]
+    return [float(band / max(bands)) for band in bands]
+
+
+def _correlations(real: dict[str, tuple[Image, Mask]]) -> Table:
+    rows = {}
+    for name in DIFFICULTIES:
+        image, truth, _ = small(name)
+        rows |= {f"{name}, {NAMES[c]}": correlation(image, truth == c) for c in (2, 5, 6, 7, 12)}
+        noise, where = _noise(name)
+        rows[f"{name}, noise alone in the animal"] = correlation(noise, where != OUTSIDE)
+    if (projected := mode_b("normal")) is not None:
+        truth = small("normal").truth
+        rows |= {f"normal, mode B, {NAMES[c]}": correlation(projected, truth == c) for c in (2, 5, 6, 7, 12)}
+    rows |= {name: correlation(image, _inner(mask, 3)) for name, (image, mask) in real.items()}
+    return Table("autocorrelation within a material", rows)
+
+
+def correlation(image: Image, mask: Mask) -> dict[str, float]:
+    """Return the correlation of voxels of a material that lie 1, 2, 3 apart in the plane, and along z."""
+    values = image.astype(np.float32)
+    values = values - values[mask].mean()
+    variance = float((values[mask] ** 2).mean())
+
+    def at(axis: int, lag: int) -> float:
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(lag, None), slice(None, -lag)
+        both = mask[tuple(ahead)] & mask[tuple(behind)]
+        return float((values[tuple(ahead)][both] * values[tuple(behind)][both]).mean()) / variance
+
+    in_plane = {f"in the plane, {lag}": (at(1, lag) + at(2, lag)) / 2 for lag in LAGS}
+    return in_plane | {f"along z, {lag}": at(0, lag) for lag in LAGS[:2]}
+
+
+def _edges(real: dict[str, tuple[Image, Mask]]) -> Table:
+    rows = {}
+    for name in DIFFICULTIES:
+        image, truth, _ = small(name)
+        rows[name] = edge(image, *_skin(truth))
+    if (projected := mode_b("normal")) is not None:
+        rows["normal, mode B"] = edge(projected, *_skin(small("normal").truth))
+    rows |= {name: edge(*real[name], None) for name in EDGES if name in real}
+    return Table("edge, mean grey values in % between the plateaus, by the distance in voxels", rows)
+
+
+def _skin(truth: NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Return the body without legs and wings, and what is not near those."""
+    animal = truth != OUTSIDE
+    body = ndimage.binary_opening(animal, iterations=5)
+    return body, ~ndimage.binary_dilation(animal & ~body, iterations=4)
+
+
+def edge(image: Image, mask: Mask, allowed: Mask | None) -> dict[str, float]:
+    """Return mean grey values by distance from a mask's surface, and over how far they rise from 10 to 90 %."""
+    inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
+    distance = np.where(mask, inside - 0.5, 0.5 - outside)
+    near = (np.abs(distance) < 7) & (True if allowed is None else allowed)
+    places, values = distance[near], image[near].astype(float)
+    which = np.round(places * 2).astype(int)
+    bins = np.unique(which)
+    at = np.array([places[which == b].mean() for b in bins])
+    grey = np.array([values[which == b].mean() for b in bins])
+    low, high = grey[at < -4].mean(), grey[at > 0].max()
+    share = 100 * (grey - low) / (high - low)
+    steps = {f"{d:+d}": float(np.interp(d, at, share)) for d in (-3, -2, -1, 0, 1, 2, 3)}
+    rise = [float(at[np.argmax(share > part)]) for part in (10, 90)]
+    first, last = (_crossing(at, share, part) for part in (10, 90))
+    return {**steps, "10 to 90 %": last - first if np.isfinite(rise).all() else float("nan")}
+
+
+def _crossing(at: NDArray[np.float64], share: NDArray[np.float64], part: float) -> float:
+    """Return where the profile first exceeds a part of the rise."""
+    k = max(int(np.argmax(share > part)), 1)
+    return float(np.interp(part, share[k - 1 : k + 1], at[k - 1 : k + 1]))
+
+
+def _means(real: dict[str, tuple[Image, Mask]]) -> Table:
+    rows = {}
+    for name in ("normal",):
+        phantom, found = Phantom(PhantomParameters.named("small", name)), small(name)
+        values = attenuation(phantom, found.image)
+        for label, title in NAMES.items():
+            mask = _inner(found.truth == label, 2 if label == OUTSIDE else 1)
+            mask = mask if mask.sum() > 500 else found.truth == label
+            rows[f"{name}, {title}"] = _stats(values[mask]) | {"as uint8": 255 / 65535 * float(found.image[mask].mean())}
+    for name, (image, mask) in real.items():
+        inner = image[_inner(mask, 3)]
+        rows[name] = _stats(inner) | {"as uint8": float(inner.mean())}
+    return Table("values within a material (attenuation; grey values of real volumes)", rows)
+
+
+def _stats(values: Image) -> dict[str, float]:
+    mean, spread = float(values.mean()), float(values.std())
+    return {"mean": mean, "SD": spread, "SD / mean": spread / mean if abs(mean) > 0.1 else float("nan")}
+
+
+def _rings() -> Table:
+    rows = {}
+    for name in DIFFICULTIES:
+        parameters = PhantomParameters.named("small", name)
+        for what, changed in {"on": parameters, "off": parameters.with_scan(ring=0.0)}.items():
+            values, truth = _band(changed)
+            rows[f"{name}, rings {what}"] = rings(values, _inner(truth == OUTSIDE, 8), changed)
+    return Table("rings in air, by angle and radius about the axis", rows)
+
+
+def rings(values: NDArray[np.float32], air: Mask, parameters: PhantomParameters) -> dict[str, float]:
+    """Return which part of the variance is one of the radius alone, slice by slice and from slice to slice."""
+    dy, dx, far = _polar(parameters)
+    column = (far + 0.5).astype(int)
+    if parameters.scan.arc == 180:
+        column = 2 * column + (dx > 0)
+    profiles, shares = [], []
+    for plane, mask in zip(values, air, strict=True):
+        count = np.bincount(column[mask], minlength=column.max() + 1)
+        mean = np.bincount(column[mask], plane[mask], column.max() + 1) / np.maximum(count, 1)
+        full = count > 100
+        shares.append(np.average((mean[full] - plane[mask].mean()) ** 2, weights=count[full]) / plane[mask].var())
+        profiles.append(np.where(full, mean, np.nan))
+    table = np.array(profiles)
+    table = table[:, np.isfinite(table).all(axis=0)]
+    table -= table.mean(axis=1, keepdims=True)
+    return {
+        "SD, attenuation": float(values[air].std()),
+        "SD of the mean over angles": float(table.std()),
+        "part of the variance": float(np.mean(shares)),
+        "correlation to the next slice": _slices_apart(table, 1),
+        "to the 20th": _slices_apart(table, 20),
+    }
+
+
+def _slices_apart(table: NDArray[np.float64], lag: int) -> float:
+    return float((table[lag:] * table[:-lag]).mean() / (table**2).mean())
+
+
+def _polar(parameters: PhantomParameters) -> tuple[Image, Image, Image]:
+    """Return dy, dx and the distance from the rotation axis, in voxels, of each place in a plane."""
+    _, ny, nx = parameters.shape
+    middle = [(n - 1) / 2 + part * max(ny, nx) for n, part in zip((ny, nx), parameters.scan.axis_offset, strict=True)]
+    dy, dx = np.indices((ny, nx)) - np.array(middle)[:, None, None]
+    return dy, dx, np.hypot(dy, dx)
+
+
+def _cupping() -> Table:
+    rows = {}
+    for name in DIFFICULTIES:
+        parameters = PhantomParameters.named("small", name).with_scan(snr=NOISELESS, ring=0.0, streaks=0.0, clip=UNCLIPPED)
+        rows[name] = {"c, set": parameters.scan.hardening} | cupping(parameters)
+    return Table("beam hardening: values with it over values without", rows)
+
+
+def cupping(parameters: PhantomParameters) -> dict[str, float]:
+    """Return c as fitted to 1 - c P over the animal, and how the ratio falls from the skin to the middle."""
+    hard, truth = _band(parameters)
+    soft, _ = _band(parameters.with_scan(hardening=0.0))
+    body = _skin(truth)[0]
+    ratio = hard[body] / soft[body]
+    coarse = Phantom(parameters).prepass
+    places = (np.argwhere(body) + [BAND[0], 0, 0] + 0.5) / coarse.step - 0.5
+    passed = ndimage.map_coordinates(coarse.integral, places.T, order=1, mode="nearest") / coarse.largest
+    depth = ndimage.distance_transform_edt(body)[body]
+    fitted = float((passed * (1 - ratio)).sum() / (passed**2).sum())
+    return {
+        "c, fitted": fitted,
+        "largest error of 1 - c P": float(np.abs(ratio - 1 + parameters.scan.hardening * passed).max()),
+        "ratio at the skin": float(np.median(ratio[depth < 2])),
+        "ratio in the middle": float(np.median(ratio[depth > 0.9 * depth.max()])),
+    }
