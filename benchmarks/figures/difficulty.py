@@ -8,7 +8,7 @@ for as many as they were drawn from.
 """
 
 from collections.abc import Iterator
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, cycle
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,7 @@ def measure(difficulties: tuple[str, ...] = DIFFICULTIES) -> Iterator[Table]:
     """Yield Dice of thresholds and of forests, for each difficulty and in both modes."""
     thresholds, forests = {}, {}
     images = {f"{name}, mode A": small(name) for name in difficulties}
-    if (projected := mode_b("normal")) is not None:
-        images["normal, mode B"] = projected, small("normal").truth
+    images["normal, mode B"] = mode_b("normal"), small("normal").truth
     for name, (image, truth, *_) in images.items():
         thresholds[name] = [best_threshold(image, truth == label) for label in STRUCTURES]
         forests[name] = forest_dice(image, truth)
@@ -96,20 +95,16 @@ def forest_dice(image: Image, truth: NDArray[np.uint8], seeds: int = SEEDS) -> l
 
 
 def scribble(truth: NDArray[np.uint8], seed: int) -> Places:
-    """Return the voxels of short strokes in single slices, as many in each class; a stroke keeps to its class."""
+    """Return the voxels of short strokes in single slices, class after class; a stroke ends with its structure."""
     draw = np.random.default_rng(seed)
-    labels = np.unique(truth)
-    found = []
-    for label in labels:
-        of_class = np.flatnonzero(truth == label)
-        taken: set[tuple[int, ...]] = set()
-        for _ in range(100 * SCRIBBLED):
-            if len(taken) >= SCRIBBLED / len(labels):
-                break
-            start = np.array(np.unravel_index(draw.choice(of_class), truth.shape))
-            taken.update(_stroke(truth, start, draw.uniform(0, 2 * np.pi)))
-        found += list(taken)
-    return tuple(np.array(found).T)
+    voxels = {int(label): np.flatnonzero(truth == label) for label in np.unique(truth)}
+    taken: set[tuple[int, ...]] = set()
+    for label in cycle(voxels):
+        if len(taken) >= SCRIBBLED:
+            break
+        start = np.array(np.unravel_index(draw.choice(voxels[label]), truth.shape))
+        taken.update(_stroke(truth, start, draw.uniform(0, 2 * np.pi)))
+    return tuple(np.array(sorted(taken)).T)
 
 
 def _stroke(truth: NDArray[np.uint8], start: NDArray[np.int64], angle: float) -> Iterator[tuple[int, ...]]:

@@ -19,7 +19,15 @@ from figures.renders import DIFFICULTIES, attenuation, mode_b, render, small
 from figures.table import Table
 from napari_memseg.geometry import Box
 from napari_memseg.phantom.fly import Phantom
-from napari_memseg.phantom.labels import NAMES, OUTSIDE
+from napari_memseg.phantom.labels import (
+    FAT_BODY,
+    FLIGHT_MUSCLE,
+    GUT_CONTENT,
+    HAEMOLYMPH,
+    NAMES,
+    NERVOUS_TISSUE,
+    OUTSIDE,
+)
 from napari_memseg.phantom.parameters import PhantomParameters
 
 REAL = {
@@ -39,6 +47,7 @@ PATCH = 16
 BANDS = np.array([0.0, 0.08, 0.16, 0.24, 0.32, 0.40, 0.5])
 """Of spatial frequency, in 1/voxel."""
 LAGS = 1, 2, 3
+MATERIALS = FLIGHT_MUSCLE, GUT_CONTENT, FAT_BODY, NERVOUS_TISSUE, HAEMOLYMPH
 NOISELESS, UNCLIPPED = 1e6, 1e-6
 
 Image = NDArray[Any]
@@ -72,9 +81,8 @@ def _spectra(real: dict[str, tuple[Image, Mask]]) -> Table:
         noise, truth = _noise(name)
         columns[f"{name}, air"] = power(noise, _inner(truth == OUTSIDE, 8))
         columns[f"{name}, animal"] = power(noise, _inner(truth != OUTSIDE, 1))
-    if (projected := mode_b("normal")) is not None:
-        far = _inner(small("normal").truth == OUTSIDE, 8)
-        columns["normal, mode B, air"] = power(projected.astype(np.float32), far)
+    far = _inner(small("normal").truth == OUTSIDE, 8)
+    columns["normal, mode B, air"] = power(mode_b("normal").astype(np.float32), far)
     columns |= {name: power(image.astype(np.float32), _inner(mask, 3)) for name, (image, mask) in real.items()}
     rows: dict[str, dict[str, Any]] = {
         f"{low:.2f} to {high:.2f}": {name: found[index] for name, found in columns.items()}
@@ -98,7 +106,7 @@ def _band(parameters: PhantomParameters) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _inner(mask: Mask, margin: int) -> Mask:
-    return np.asarray(ndimage.binary_erosion(mask, iterations=margin))
+    return np.asarray(ndimage.binary_erosion(mask, iterations=margin, border_value=1))
 
 
 def power(image: NDArray[np.float32], mask: Mask) -> list[float]:
@@ -125,12 +133,11 @@ def _correlations(real: dict[str, tuple[Image, Mask]]) -> Table:
     rows = {}
     for name in DIFFICULTIES:
         image, truth, _ = small(name)
-        rows |= {f"{name}, {NAMES[c]}": correlation(image, truth == c) for c in (2, 5, 6, 7, 12)}
+        rows |= {f"{name}, {NAMES[c]}": correlation(image, truth == c) for c in MATERIALS}
         noise, where = _noise(name)
         rows[f"{name}, noise alone in the animal"] = correlation(noise, where != OUTSIDE)
-    if (projected := mode_b("normal")) is not None:
-        truth = small("normal").truth
-        rows |= {f"normal, mode B, {NAMES[c]}": correlation(projected, truth == c) for c in (2, 5, 6, 7, 12)}
+    projected, truth = mode_b("normal"), small("normal").truth
+    rows |= {f"normal, mode B, {NAMES[c]}": correlation(projected, truth == c) for c in MATERIALS}
     rows |= {name: correlation(image, _inner(mask, 3)) for name, (image, mask) in real.items()}
     return Table("autocorrelation within a material", rows)
 
@@ -156,8 +163,7 @@ def _edges(real: dict[str, tuple[Image, Mask]]) -> Table:
     for name in DIFFICULTIES:
         image, truth, _ = small(name)
         rows[name] = edge(image, *_skin(truth))
-    if (projected := mode_b("normal")) is not None:
-        rows["normal, mode B"] = edge(projected, *_skin(small("normal").truth))
+    rows["normal, mode B"] = edge(mode_b("normal"), *_skin(small("normal").truth))
     rows |= {name: edge(*real[name], None) for name in EDGES if name in real}
     return Table("edge, mean grey values in % between the plateaus, by the distance in voxels", rows)
 

@@ -1,6 +1,7 @@
 """The volumes that several parts look at, each made once."""
 
-import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,8 +31,6 @@ def whole(parameters: PhantomParameters) -> Rendered:
 
 def render(phantom: Phantom, box: Box) -> Rendered:
     """Render a box by two threads, slab by slab."""
-    from concurrent.futures import ThreadPoolExecutor
-
     phantom.render(Box.at(box.start, (1, 1, 1)))  # so that threads need not wait for what is made once
     slabs = [Box((z, *box.start[1:]), (min(z + 32, box.stop[0]), *box.stop[1:])) for z in range(box.start[0], box.stop[0], 32)]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -46,11 +45,6 @@ def attenuation(phantom: Phantom, image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=1)
-def mode_b(difficulty: str) -> NDArray[Any] | None:
-    """Return the image of a phantom of 256^3 in mode B; None while there is no such mode."""
-    if importlib.util.find_spec("napari_memseg.phantom.projected") is None:
-        return None
-    from napari_memseg.phantom.projected import project
-
-    volume = project(Phantom(PhantomParameters.named("small", difficulty)))
-    return np.asarray(volume.arrays[0][tuple(slice(0, n) for n in volume.shape)])
+def mode_b(difficulty: str) -> NDArray[Any]:
+    """Return the image of a phantom of 256^3 in mode B: the same animal, by projection."""
+    return whole(replace(PhantomParameters.named("small", difficulty), mode="projection")).image

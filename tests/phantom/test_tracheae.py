@@ -15,7 +15,7 @@ from napari_memseg.phantom.parameters import AnimalParameters
 from napari_memseg.phantom.solids import SAC, TRACHEA, SolidsBuilder
 from napari_memseg.phantom.tracheae import add_tracheae, spiracles
 
-NARROW = AnimalParameters(twig_um=1e-6, attractors=400)
+NARROW = AnimalParameters(twig_um=1e-6, attractors=200)
 """So that no radius is widened to a twig's."""
 
 
@@ -33,7 +33,7 @@ def pipes(solids):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6)
 def test_the_cube_of_a_radius_is_the_sum_of_those_of_the_branches(seed):
     body, solids = grown(seed=seed)
     roots = set(map(tuple, spiracles(body)))
@@ -43,7 +43,7 @@ def test_the_cube_of_a_radius_is_the_sum_of_those_of_the_branches(seed):
         into[start if is_mouth else end] += wide**3
         if not is_mouth:
             out[start] += wide**3
-    assert len(out) > 200
+    assert len(out) > 100
     childless = set(into) - set(out)
     for node in set(out):
         assert into[node] == pytest.approx(out[node], rel=1e-9)
@@ -51,9 +51,9 @@ def test_the_cube_of_a_radius_is_the_sum_of_those_of_the_branches(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6)
 def test_every_branch_leads_back_to_the_spiracle_of_its_tree(seed):
-    body, solids = grown(FLY, seed)
+    body, solids = grown(seed=seed)
     parent = {}
     for number, start, end, _, _ in pipes(solids):
         parent[number, end] = start
@@ -81,7 +81,7 @@ def test_spiracles_are_pairs_on_the_skin():
 
 @pytest.mark.parametrize("twig_um", [1.0, 3.0, 10.0])
 def test_no_branch_is_narrower_than_a_twig(twig_um):
-    _, solids = grown(AnimalParameters(twig_um=twig_um))
+    _, solids = grown(AnimalParameters(twig_um=twig_um, attractors=400))
     assert solids.shape[:, 6:8].min() >= twig_um
 
 

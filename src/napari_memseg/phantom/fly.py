@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.pose import Pose
     from napari_memseg.phantom.tissue import Animal
 
-VERSION = 1
-"""Of what a seed gives: another version may give other voxels."""
 COARSEST = 256
 """Levels are added until none of the axes is longer than this."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Zyx
 
 T = TypeVar("T")
+VERSION = 1
+"""Of what a seed gives: another version may give other voxels."""
 Medium = Literal["air", "ethanol", "agarose"]
 Stain = Literal["none", "iodine", "pta"]
 Mode = Literal["image", "projection"]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
+from napari_memseg.inference.control import Control
 from napari_memseg.io.files import locked, refuse_to_overwrite, rename_folder
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
@@ -92,6 +93,8 @@ def phantom(
     destination: str | os.PathLike[str],
     parameters: PhantomParameters | None = None,
     config: PhantomConfig | None = None,
+    *,
+    control: Control | None = None,
 ) -> Generator[Progress, None, None]:
     """Write a phantom with its truth and a manifest, or go on where a kill stopped it.
 
@@ -104,6 +107,8 @@ def phantom(
         Which phantom; by default the fly of 256³ voxels, normally hard.
     config : PhantomConfig, optional
         How to store it.
+    control : Control, optional
+        Cancelling ends it after a block; it can be resumed.
 
     Yields
     ------
@@ -115,8 +120,10 @@ def phantom(
     ------
     InputError
         If something is at the destination, or what is unfinished there is another phantom.
+    Cancelled
+        If ``control`` was asked to cancel.
     """
-    started = monotonic()
+    started, control = monotonic(), control or Control()
     fly, how = Phantom(parameters or PhantomParameters()), config or PhantomConfig()
     final = Path(destination)
     refuse_to_overwrite(final)
@@ -125,7 +132,9 @@ def phantom(
         log = BlockLog.open(part, fly, asdict(how) | {"workers": None})
         stores = _stores(part / "image", fly, how)
         total = prod(ceil_div(fly.shape, _block(fly, how)))
-        yield from _render(fly, how, stores, log, total)
+        for step in _render(fly, how, stores, log, total):
+            yield step
+            control.raise_if_cancelled()
         for name in stores.finish():
             yield Progress(stage="phantom", done=total, total=total, message=f"{name} written")
         manifest = write_manifest(stores.folder, fly, asdict(how), log)

@@ -15,7 +15,7 @@ from napari_memseg.geometry import Box, Zyx, cell_box, cells
 from napari_memseg.io.files import atomic_write
 from napari_memseg.io.pyramid import create_image, create_labels, create_labels_group, open_pyramid
 from napari_memseg.phantom import labels as L
-from napari_memseg.phantom.fly import VERSION
+from napari_memseg.phantom.parameters import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
