@@ -1,17 +1,20 @@
 """Small phantoms, and what they look like whole: made once for all tests of a process."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from hypothesis import strategies as st
 
 from napari_memseg.geometry import Box
-from napari_memseg.phantom.fly import Phantom
+from napari_memseg.phantom.fly import Level, Phantom
 from napari_memseg.phantom.hashing import field_key
 from napari_memseg.phantom.parameters import AnimalParameters, PhantomParameters
 from napari_memseg.phantom.pose import Pose
+from napari_memseg.phantom.voxels import sample
 
-FLY = AnimalParameters()
+FLY = AnimalParameters(attractors=400)
+"""Grows its tracheae sooner than others."""
 KEY = field_key(0, "a test")
 SMALL = (48, 48, 48)
 CLEAN = {
@@ -28,7 +31,7 @@ CLEAN = {
 def clean(shape=SMALL, seed=0, tilt=5.0, voxel_um=None, **animal):
     """Return the parameters of an animal as no scanner sees it."""
     at = {"shape": shape, "seed": seed, "tilt_degrees": tilt, "voxel_um": voxel_um}
-    return PhantomParameters(**at).with_scan(**CLEAN).with_animal(**animal)
+    return PhantomParameters(animal=replace(FLY, **animal), **at).with_scan(**CLEAN)
 
 
 @cache
@@ -43,11 +46,16 @@ def whole(parameters):
     return made.render(Box.whole(made.shape))
 
 
+def voxels_in(parameters, box, step=1):
+    """Return labels, instances and attenuation of a box, which no scanner has seen."""
+    level = Level(phantom(parameters), step)
+    return sample(level.animal, level.pose(0), box)
+
+
 @cache
 def voxels(parameters):
     """Return labels, instances and attenuation of all of a phantom."""
-    made = phantom(parameters)
-    return made.levels[0].voxels(Box.whole(made.shape))
+    return voxels_in(parameters, Box.whole(parameters.shape))
 
 
 @st.composite

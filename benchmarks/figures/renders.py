@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_memseg.geometry import Box
+from napari_memseg.geometry import Box, zyx
 from napari_memseg.phantom.fly import Phantom, Rendered
 from napari_memseg.phantom.parameters import DIFFICULTIES as PRESETS
 from napari_memseg.phantom.parameters import PhantomParameters
 
 DIFFICULTIES = tuple(PRESETS)
-THREADS = 2
+THREADS, SLAB = 2, 32
 
 
 @lru_cache(maxsize=4)
@@ -31,11 +31,15 @@ def whole(parameters: PhantomParameters) -> Rendered:
 
 def render(phantom: Phantom, box: Box) -> Rendered:
     """Render a box by two threads, slab by slab."""
-    phantom.render(Box.at(box.start, (1, 1, 1)))  # so that threads need not wait for what is made once
-    slabs = [Box((z, *box.start[1:]), (min(z + 32, box.stop[0]), *box.stop[1:])) for z in range(box.start[0], box.stop[0], 32)]
+    phantom.prepare()
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(phantom.render, slabs))
+        parts = list(pool.map(phantom.render, _slabs(box)))
     return Rendered(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _slabs(box: Box) -> list[Box]:
+    (first, *start), (last, *stop) = box.start, box.stop
+    return [Box(zyx((z, *start)), zyx((min(z + SLAB, last), *stop))) for z in range(first, last, SLAB)]
 
 
 def attenuation(phantom: Phantom, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -48,3 +52,12 @@ def attenuation(phantom: Phantom, image: NDArray[Any]) -> NDArray[np.float32]:
 def mode_b(difficulty: str) -> NDArray[Any]:
     """Return the image of a phantom of 256^3 in mode B: the same animal, by projection."""
     return whole(replace(PhantomParameters.named("small", difficulty), mode="projection")).image
+
+
+def truths(phantom: Phantom, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """Return labels and instances of a box, without forming an image."""
+    level = phantom.levels[0]
+    phantom.prepare()
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(level.voxels, _slabs(box)))
+    return np.concatenate([p.labels for p in parts]), np.concatenate([p.instances for p in parts])

@@ -2,22 +2,22 @@
 
 import numpy as np
 import pytest
-from flies import SMALL, box_around, clean, phantom, voxels
+from flies import SMALL, box_around, clean, phantom, voxels, voxels_in
 
 from napari_memseg.phantom import labels as L
 from napari_memseg.phantom.body import ABDOMEN, surface_point
 from napari_memseg.phantom.parameters import PhantomParameters
 from napari_memseg.phantom.tissue import METAL_VALUE, PLASTIC_VALUE
 
-TINY = (64, 64, 64)
+TINY = (40, 40, 40)
 FINE = (400, 400, 400)
 """Of which only small boxes are made."""
 BARE = {"legs": False, "wings": False, "bristles": 0}
-PLAIN = voxels(clean(TINY))
 
 
-def found_in(parameters, box):
-    return phantom(parameters).levels[0].voxels(box)
+def plain():
+    """Return the voxels of an animal without any option."""
+    return voxels(clean(TINY))
 
 
 def on_the_abdomen(parameters, way=(0.0, 1.0, 0.2)):
@@ -33,10 +33,10 @@ def mean(found, label):
 @pytest.mark.parametrize("stain", ["iodine", "pta"])
 def test_a_stain_is_heavy_in_muscle_and_moves_no_label(stain):
     stained = voxels(clean(TINY, stain=stain))
-    assert np.array_equal(stained.labels, PLAIN.labels)
-    assert np.array_equal(stained.instances, PLAIN.instances)
-    assert mean(PLAIN, L.FLIGHT_MUSCLE)[1] < 0.05
-    gain = {label: mean(stained, label)[1] - mean(PLAIN, label)[1] for label in range(1, 13)}
+    assert np.array_equal(stained.labels, plain().labels)
+    assert np.array_equal(stained.instances, plain().instances)
+    assert mean(plain(), L.FLIGHT_MUSCLE)[1] < 0.05
+    gain = {label: mean(stained, label)[1] - mean(plain(), label)[1] for label in range(1, 13)}
     assert gain[L.FLIGHT_MUSCLE] > gain[L.NERVOUS_TISSUE] > gain[L.FAT_BODY] > 0.01
     assert gain[L.FLIGHT_MUSCLE] > 0.3
 
@@ -49,16 +49,16 @@ def test_a_stain_fades_inwards():
 @pytest.mark.parametrize(("medium", "value"), [("ethanol", 0.75), ("agarose", 1.0)])
 def test_a_medium_fills_what_is_around_the_animal(medium, value):
     wet = voxels(clean(TINY, medium=medium))
-    around = wet.light[(wet.labels == L.OUTSIDE) & (PLAIN.light == 0)]
+    around = wet.light[(wet.labels == L.OUTSIDE) & (plain().light == 0)]
     assert np.median(around) == pytest.approx(value)
     assert (abs(around - value) < 1e-6).mean() > 0.9
-    assert np.array_equal(wet.labels, PLAIN.labels)
+    assert np.array_equal(wet.labels, plain().labels)
 
 
 def test_a_wet_medium_has_bubbles_and_air_has_none():
     wet, dry = (voxels(clean(TINY, medium=medium)) for medium in ("ethanol", "air"))
     assert 1e-4 < ((wet.light < 0.4) & (wet.labels == 0)).mean() < 0.05
-    assert (dry.light[(dry.labels == 0) & (PLAIN.light == 0)] == 0).all()
+    assert (dry.light[(dry.labels == 0) & (plain().light == 0)] == 0).all()
 
 
 def test_a_tube_of_plastic_stands_around_the_animal_with_air_outside():
@@ -76,7 +76,7 @@ def test_a_tube_of_plastic_stands_around_the_animal_with_air_outside():
 def test_an_animal_that_shrank_left_a_gap_under_its_cuticle():
     full, shrunk = (clean(FINE, shrinkage_um=um, **BARE) for um in (0.0, 30.0))
     box = box_around(full, on_the_abdomen(full), 8)
-    before, after = (found_in(parameters, box) for parameters in (full, shrunk))
+    before, after = (voxels_in(parameters, box) for parameters in (full, shrunk))
     gap = (before.labels != L.OUTSIDE) & (after.labels == L.OUTSIDE)
     cuticle = before.labels == L.CUTICLE
     assert gap.sum() * phantom(full).voxel_um == pytest.approx(30 * 16 * 16, rel=0.35)
@@ -87,7 +87,7 @@ def test_an_animal_that_shrank_left_a_gap_under_its_cuticle():
 def test_the_gap_is_filled_with_the_medium():
     shrunk = clean(FINE, shrinkage_um=30.0, medium="agarose", **BARE)
     box = box_around(shrunk, on_the_abdomen(shrunk), 8)
-    full, after = found_in(clean(FINE, **BARE), box), found_in(shrunk, box)
+    full, after = voxels_in(clean(FINE, **BARE), box), voxels_in(shrunk, box)
     gap = (full.labels != L.OUTSIDE) & (after.labels == L.OUTSIDE)
     assert np.median(after.light[gap]) == pytest.approx(1.0)
 
@@ -96,7 +96,7 @@ def test_a_torn_cuticle_has_a_hole():
     whole, torn = clean(FINE, **BARE), clean(FINE, torn=True, **BARE)
     place = phantom(torn).levels[0].animal.traits.torn[:3]
     box = box_around(torn, place, 5)
-    before, after = (found_in(parameters, box).labels for parameters in (whole, torn))
+    before, after = (voxels_in(parameters, box).labels for parameters in (whole, torn))
     assert (before == L.CUTICLE).sum() > 50
     assert not (after == L.CUTICLE).any()
     inside = (before != L.OUTSIDE) & (before != L.CUTICLE)
@@ -104,21 +104,21 @@ def test_a_torn_cuticle_has_a_hole():
 
 
 def test_a_tear_changes_nothing_elsewhere():
-    torn = voxels(clean(TINY, torn=True))
-    changed = torn.labels != PLAIN.labels
+    whole, torn = (voxels(clean((64, 64, 64), torn=has)).labels for has in (False, True))
+    changed = torn != whole
     assert 0 < changed.sum() < 40
-    assert (PLAIN.labels[changed] == L.CUTICLE).all()
+    assert (whole[changed] == L.CUTICLE).all()
 
 
 def test_a_collapsed_trachea_holds_no_air_and_the_others_do():
     collapsed = voxels(clean(TINY, collapsed=True))
-    assert np.array_equal(collapsed.instances, PLAIN.instances)
+    assert np.array_equal(collapsed.instances, plain().instances)
     tree = (L.TREE << L.KIND_BITS) + phantom(clean(TINY, collapsed=True)).levels[0].animal.traits.collapsed
-    its, others = PLAIN.instances == tree, (PLAIN.labels == L.TRACHEAE) & (PLAIN.instances != tree)
+    its, others = plain().instances == tree, (plain().labels == L.TRACHEAE) & (plain().instances != tree)
     assert its.sum() >= 5
     assert np.median(collapsed.light[its]) > 0.8
-    assert (collapsed.light[its] >= PLAIN.light[its]).all()
-    assert np.array_equal(collapsed.light[others & ~near(its)], PLAIN.light[others & ~near(its)])
+    assert (collapsed.light[its] >= plain().light[its]).all()
+    assert np.array_equal(collapsed.light[others & ~near(its)], plain().light[others & ~near(its)])
 
 
 def near(mask):
@@ -140,10 +140,10 @@ def test_the_thin_branches_of_a_collapsed_tree_hold_no_air_either():
 def test_a_grain_of_metal_lies_on_the_skin():
     dusty = clean(FINE, dust=True)
     box = box_around(dusty, phantom(dusty).levels[0].animal.traits.dust[:3], 6)
-    before, after = found_in(clean(FINE), box), found_in(dusty, box)
+    before, after = voxels_in(clean(FINE), box), voxels_in(dusty, box)
     assert before.heavy.max() < 1
     assert after.heavy.max() == pytest.approx(METAL_VALUE)
-    assert (after.labels[after.heavy > METAL_VALUE / 2] == L.OUTSIDE).all()
+    assert (after.labels[after.heavy > 0.6 * METAL_VALUE] == L.OUTSIDE).all()
     touching = near(near(after.heavy > METAL_VALUE / 2)) & (before.labels != L.OUTSIDE)
     assert touching.any()
 
@@ -161,14 +161,21 @@ def test_a_second_animal_lies_across_the_first():
 
 def test_a_second_animal_is_seen_in_a_volume_that_fits():
     both = voxels(clean(TINY, second=True))
-    assert (both.labels > 0).sum() > 1.3 * (PLAIN.labels > 0).sum()
+    assert (both.labels > 0).sum() > 1.3 * (plain().labels > 0).sum()
 
 
-def test_a_second_animal_leaves_the_tube_and_the_thin_parts_of_the_first_as_they_are():
-    how = {"tube": True, "medium": "ethanol"}
-    one, two = voxels(clean(TINY, **how)), voxels(clean(TINY, second=True, **how))
+def test_a_second_animal_leaves_the_tube_and_its_bubbles_where_they_are():
+    how = {"tube": True, "medium": "ethanol", **BARE}
+    one, two = voxels(clean(**how)), voxels(clean(second=True, **how))
     neither = ~near(two.labels > 0)
     assert np.array_equal(two.light[neither], one.light[neither])
+
+
+def test_a_second_animal_does_not_hide_the_thin_wings_of_the_first():
+    one, two = voxels(clean()), voxels(clean(second=True))
+    thin = (one.labels == L.OUTSIDE) & (one.light > 0) & (two.labels == L.OUTSIDE)
+    assert thin.sum() > 100
+    assert (two.light[thin] >= one.light[thin] - 1e-6).all()
 
 
 def test_two_animals_of_one_kind_have_other_numbers():

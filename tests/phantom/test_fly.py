@@ -14,15 +14,15 @@ from napari_memseg.geometry import Box, cell_box, cells
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
 
-ODD = (40, 33, 50)
+ODD = (32, 27, 40)
 LONG = PhantomParameters.named((24, 30, 520), "normal")
 KINDS = {
     "normal": PhantomParameters.named(ODD, "normal"),
-    "hard, with seams": PhantomParameters.named(ODD, "hard", seed=1).with_scan(seam_every=17, seam_jump=3.0),
+    "hard, with seams": PhantomParameters.named(ODD, "hard", seed=1).with_scan(seam_every=13, seam_jump=3.0),
     "in ethanol, two": PhantomParameters.named(ODD, "easy").with_animal(
         medium="ethanol", tube=True, second=True, dust=True, stain="iodine"
     ),
-    "projected": PhantomParameters.named((20, 28, 32), "normal", mode="projection"),
+    "projected": PhantomParameters.named((10, 20, 24), "normal", mode="projection"),
 }
 """Phantoms in which different things could go wrong at the faces of a box."""
 
@@ -34,10 +34,10 @@ def assert_same(rendered, parameters, box):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_a_box_cut_anywhere_has_the_bytes_of_the_whole(kind, data):
     parameters = KINDS[kind]
-    box = data.draw(boxes(parameters.shape, largest=12))
+    box = data.draw(boxes(parameters.shape, largest=10))
     assert_same(phantom(parameters).render(box), parameters, box)
 
 
@@ -105,13 +105,13 @@ def truth_at(made, level):
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_coarse_level_shows_the_same_animal(level):
-    made = phantom(PhantomParameters.named((72, 72, 516), voxel_um=30.0).with_scan(drift_voxels=0.0))
+    made = phantom(PhantomParameters.named((56, 56, 516), voxel_um=40.0).with_scan(drift_voxels=0.0))
     step = 2**level
-    fine = made.levels[0].truth(Box((0, 0, 192), (72, 72, 320))) > 0
-    coarse = made.levels[level].truth(Box((0, 0, 192 // step), (72 // step, 72 // step, 320 // step))) > 0
+    fine = made.levels[0].truth(Box((0, 0, 208), (56, 56, 312))) > 0
+    coarse = made.levels[level].truth(Box((0, 0, 208 // step), (56 // step, 56 // step, 312 // step))) > 0
     shape = [n for axis in coarse.shape for n in (axis, step)]
     pooled = fine.reshape(shape).mean((1, 3, 5)) > 0.5
-    assert 2 * (coarse & pooled).sum() / (coarse.sum() + pooled.sum()) > 0.97
+    assert 2 * (coarse & pooled).sum() / (coarse.sum() + pooled.sum()) > 0.93
 
 
 def test_the_same_parameters_give_the_same_phantom_and_another_seed_another():
@@ -165,6 +165,7 @@ def test_thin_volumes_are_possible(shape, mode):
 
 def test_a_huge_phantom_opens_and_reads_without_room_for_it():
     made = Phantom(PhantomParameters.named("huge"))
+    assert made.levels[0].animal.solids.kind.size > 1000
     tracemalloc.start()
     try:
         fine = made.render(Box.at((4000, 4100, 8000), (16, 16, 16)))
@@ -176,5 +177,5 @@ def test_a_huge_phantom_opens_and_reads_without_room_for_it():
     assert peak < 64 * 2**20
     assert [level.shape for level in made.image.arrays][-1] == (128, 128, 256)
     assert fine.truth.all()
-    assert len(np.unique(coarse.truth)) > 3
+    assert len(np.unique(coarse.truth)) > 1
     assert not corner.any()

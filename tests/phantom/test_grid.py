@@ -1,5 +1,7 @@
 """A point finds all solids that are near it by looking into one cell."""
 
+from functools import cache
+
 import numpy as np
 from flies import FLY, directions
 from hypothesis import given, settings
@@ -82,11 +84,9 @@ def test_a_fly_finds_each_of_its_solids_where_its_surface_is(seed, voxel_um, kin
         assert s in listed(grid, cell_of(grid, *place)), (solids.part[s], s)
 
 
-FLIES = {voxel_um: build_animal(FLY, 0, voxel_um) for voxel_um in (1.0, 20.0, 60.0)}
-
-
+@cache
 def fly(voxel_um):
-    return FLIES[voxel_um]
+    return build_animal(FLY, 0, voxel_um)
 
 
 def test_a_fly_is_made_of_cones_ellipsoids_and_sheets():

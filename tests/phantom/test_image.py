@@ -1,10 +1,8 @@
 """How an image is formed of what is there: noise as asked, blur, fringes, grey values."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from flies import clean, phantom, whole
+from flies import SMALL, clean, phantom, voxels, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,13 +26,11 @@ def attenuation(parameters):
 
 
 def air(parameters):
-    """Return the attenuation of the corners beside the animal."""
-    found = attenuation(parameters)
-    corners = np.concatenate([found[:, :12, :12].ravel(), found[:, -12:, -12:].ravel()])
-    truth = whole(parameters).truth
-    assert not truth[:, :12, :12].any()
-    assert not truth[:, -12:, -12:].any()
-    return corners
+    """Return the attenuation of two corners, in which there is no animal."""
+    low, high = phantom(parameters).window
+    found = [phantom(parameters).render(box) for box in (Box((0, 0, 0), (64, 12, 12)), Box((0, 52, 52), TINY))]
+    assert not any(corner.truth.any() for corner in found)
+    return np.concatenate([corner.image.ravel() for corner in found]) / 65535 * (high - low) + low
 
 
 def imaging(shape=(40, 40, 40), window=(-1.0, 3.0), **scan):
@@ -67,9 +63,9 @@ def test_hard_is_noisier_than_normal_and_normal_than_easy():
 
 
 def test_a_scan_without_effects_shows_the_attenuation():
-    found = attenuation(clean(TINY).with_scan(clip=1e-6))
-    level = phantom(clean(TINY)).levels[0].voxels(Box.whole(TINY))
-    low, high = phantom(clean(TINY).with_scan(clip=1e-6)).window
+    found = attenuation(clean().with_scan(clip=1e-6))
+    level = voxels(clean())
+    low, high = phantom(clean().with_scan(clip=1e-6)).window
     np.testing.assert_allclose(found, np.clip(level.light + level.heavy, low, high), atol=1e-4)
 
 
@@ -82,12 +78,10 @@ def test_no_more_voxels_are_clipped_at_either_end_than_asked_for(name):
 
 
 def test_clipping_follows_what_was_asked_for():
-    shares = []
-    for clip in (0.001, 0.01, 0.1):
-        image = whole(clean(TINY).with_scan(snr=2.0, clip=clip)).image
-        shares.append([(image == 0).mean(), (image == 65535).mean()])
-    np.testing.assert_allclose(np.array(shares)[1:], [[0.01] * 2, [0.1] * 2], rtol=0.35)
-    assert np.array(shares)[0].max() < 0.002
+    for clip in (0.003, 0.01):
+        image = whole(clean().with_scan(snr=2.0, clip=clip)).image
+        assert (image == 0).mean() == pytest.approx(clip, rel=0.35)
+        assert (image == 65535).mean() == pytest.approx(clip, rel=0.35)
 
 
 def test_nothing_is_clipped_where_no_clipping_was_asked_for():
@@ -97,7 +91,7 @@ def test_nothing_is_clipped_where_no_clipping_was_asked_for():
 
 
 def test_eight_bits_show_what_sixteen_do():
-    wide, narrow = (PhantomParameters.named("tiny").with_scan(bits=bits) for bits in (16, 8))
+    wide, narrow = (PhantomParameters.named(SMALL).with_scan(bits=bits) for bits in (16, 8))
     image, small = whole(wide).image, whole(narrow).image
     assert (image.dtype, small.dtype) == (np.uint16, np.uint8)
     assert phantom(narrow).dtype == np.uint8
@@ -105,7 +99,7 @@ def test_eight_bits_show_what_sixteen_do():
 
 
 def test_truth_knows_nothing_of_what_a_scanner_does_to_grey_values():
-    parameters = PhantomParameters.named("tiny")
+    parameters = PhantomParameters.named(SMALL)
     quiet = parameters.with_scan(blur=0.0, snr=1e9, ring=0.0, hardening=0.0, z_gain=0.0, bits=8)
     for name in ("truth", "instances"):
         assert np.array_equal(getattr(whole(parameters), name), getattr(whole(quiet), name))
@@ -117,8 +111,8 @@ def test_blur_softens_an_edge_more_at_the_rim_of_the_field_than_at_the_axis():
     step[20:] = 1
     edge = grey(imaging(blur=1.0, blur_at_edge=1.5, axis_offset=(0.0, 0.0)), Box((16, 0, 0), (24, 40, 40)), step)
     steepest = np.diff(edge, axis=0).max(0)
-    assert steepest[20, 20] == pytest.approx(0.383, abs=0.01)  # of a Gaussian with sigma 1
-    assert steepest[0, 0] == pytest.approx(0.261, abs=0.01)  # with sigma 1.5
+    assert steepest[20, 20] == pytest.approx(0.399, abs=0.005)  # of a Gaussian with sigma 1
+    assert steepest[0, 0] == pytest.approx(0.266, abs=0.005)  # with sigma 1.5
     assert steepest[20, 20] > steepest[20, 30] > steepest[0, 0]
 
 
@@ -155,17 +149,17 @@ def test_a_box_of_one_value_is_that_of_the_whole_to_the_last_bit(start, value):
 
 
 def test_rings_lie_about_the_axis_which_is_not_the_middle():
-    parameters = clean(TINY).with_scan(ring=0.02, strong_rings=0, axis_offset=(0.1, -0.1))
-    found, y_x = attenuation(parameters)[2], np.indices(TINY[1:])
-    assert not whole(parameters).truth[2].any()
-    for middle, same in (((37.9, 25.1), True), ((31.5, 31.5), False)):
+    parameters = clean(SMALL, wings=False, legs=False).with_scan(ring=0.02, strong_rings=0, axis_offset=(0.1, -0.1))
+    found, y_x = attenuation(parameters)[0], np.indices(SMALL[1:])
+    assert not whole(parameters).truth[0].any()
+    for middle, same in (((28.3, 18.7), True), ((23.5, 23.5), False)):
         column = (np.hypot(y_x[0] - middle[0], y_x[1] - middle[1]) + 0.5).astype(int).ravel()
-        mean = np.bincount(column, found.ravel()) / np.bincount(column)
+        mean = np.bincount(column, found.ravel()) / np.maximum(np.bincount(column), 1)
         explained = 1 - (found.ravel() - mean[column]).var() / found.var()
         assert explained > 0.99 if same else explained < 0.7
 
 
 def test_a_slice_of_a_coarse_level_has_less_noise():
-    made = phantom(replace(clean((16, 16, 300)), voxel_um=10.0).with_scan(snr=1.0))
+    made = phantom(clean((16, 16, 300)).with_scan(snr=1.0))
     fine, coarse = made.levels
     assert fine.image(Box((0, 0, 0), (16, 16, 40))).std() > 2 * coarse.image(Box((0, 0, 0), (8, 8, 20))).std()

@@ -45,7 +45,7 @@ def test_parameters_come_back_from_json_as_they_were(parameters):
 
 
 def test_a_phantom_from_json_is_the_same_phantom():
-    before = PhantomParameters.named((32, 32, 32), "hard", seed=7).with_animal(stain="pta", medium="agarose")
+    before = PhantomParameters.named((20, 20, 20), "hard", seed=7).with_animal(stain="pta", medium="agarose")
     after = PhantomParameters.from_json(json.loads(json.dumps(before.to_json())))
     whole.cache_clear()
     one = whole(before)

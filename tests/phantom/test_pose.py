@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flies import clean, directions, phantom, to_body, to_voxel, voxels
+from flies import clean, directions, phantom, to_body, to_voxel, voxels, voxels_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,8 +32,8 @@ def faces(shape):
 def test_no_part_of_an_animal_touches_a_face_of_its_volume(kind, seed):
     touching = []
     for shape in (SIZES["tiny"], *OBLONG):
-        level = Phantom(PhantomParameters.named(shape, animal=kind, seed=seed)).levels[0]
-        if any(level.truth(face).any() for face in faces(level.shape)):
+        parameters = PhantomParameters.named(shape, animal=kind, seed=seed)
+        if any(voxels_in(parameters, face).labels.any() for face in faces(shape)):
             touching.append(shape)
     assert not touching
 
@@ -131,15 +131,16 @@ def test_slices_drift_by_the_asked_distance_in_a_thousand_and_smoothly():
     assert abs(np.diff(walks, axis=-1)).max() < 0.1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_seam_repeats_or_loses_a_slice(seed):
-    whole, joined = clean(seed=seed), clean(seed=seed).with_scan(seam_every=24, seam_jump=0.0)
+    whole = clean((36, 36, 36), seed)
+    joined = whole.with_scan(seam_every=18, seam_jump=0.0)
     before, after = voxels(whole), voxels(joined)
-    step = int(phantom(joined).levels[0].pose(0).source_z[30]) - 30
+    step = int(phantom(joined).levels[0].pose(0).source_z[20]) - 20
     assert step in (-1, 1)
     for one, other in zip(before, after, strict=True):
-        assert np.array_equal(one[:24], other[:24])
-        assert np.array_equal(one[24 + step : 47 + step], other[24:47])
+        assert np.array_equal(one[:18], other[:18])
+        assert np.array_equal(one[18 + step : 35 + step], other[18:35])
 
 
 def test_some_seams_repeat_and_some_lose_a_slice_and_each_jumps_within_bounds():

@@ -79,7 +79,7 @@ def test_spiracles_are_pairs_on_the_skin():
         assert body_distance(body, *left) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("twig_um", [1.0, 3.0, 10.0])
+@pytest.mark.parametrize("twig_um", [1.0, 3.0, 14.0])
 def test_no_branch_is_narrower_than_a_twig(twig_um):
     _, solids = grown(AnimalParameters(twig_um=twig_um, attractors=400))
     assert solids.shape[:, 6:8].min() >= twig_um

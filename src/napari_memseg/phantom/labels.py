@@ -36,6 +36,13 @@ COLORS: Mapping[int, str] = dict(
 RANK = (0, 11, 4, 3, 8, 9, 2, 7, 10, 12, 6, 5, 1)
 """Where two structures have equal parts of a voxel, the higher rank has it."""
 
+TEXTURES: Mapping[int, tuple[float, float]] = {
+    CUTICLE: (0.03, 12.0), FLIGHT_MUSCLE: (0.03, 10.0), OTHER_MUSCLE: (0.03, 16.0), GUT_WALL: (0.04, 12.0),
+    GUT_CONTENT: (0.05, 30.0), FAT_BODY: (0.04, 20.0), NERVOUS_TISSUE: (0.03, 10.0), EYE_FACETS: (0.03, 10.0),
+    REPRODUCTIVE: (0.05, 26.0), EXCRETORY: (0.05, 12.0), HAEMOLYMPH: (0.03, 10.0),
+}  # fmt: skip
+"""Smooth noise inside the material of a class: from trough to crest as a fraction, and its lattice in µm."""
+
 FIBRE, CELL, FACET, EGG, TREE = range(1, 6)
 """Kinds of instances; the upper three bits of an instance's number."""
 KIND_BITS = 29

@@ -102,16 +102,16 @@ class Organs:
         for i in range(12):
             u, side = 0 + 95 * (i // 2), SIDES[i % 2]
             ends = self._at(ABDOMEN, [(u, 330, 215 * side), (u + 30, -330, 190 * side)])
-            self._strap(ends, 12, i)
+            self._strap(ends, 15, i)
         for i in range(60):
             turn = 2 * np.pi * (i % 10) / 10 + 0.2 * self._draws.normal("strap turn", i)
-            self._strap(self._along(-40 + 170 * (i // 10), turn), 11, 100 + i)
+            self._strap(self._along(-40 + 170 * (i // 10), turn), 15, 100 + i)
         for i in range(8):
             side, k = SIDES[i % 2], i // 2
             ends = self._at(
                 HEAD, [(-1010 + 15 * k, -230, 60 * side), (-900 + 20 * k, 215 - 20 * k, 150 * side)]
             )
-            self._strap(ends, 13, 200 + i)
+            self._strap(ends, 15, 200 + i)
         for i in range(8):
             side, k = SIDES[i % 2], i // 2
             neck = [(-800 + 20 * k, 200 - 130 * k, 150 * side), (-560, 120 - 110 * k, 330 * side)]
@@ -215,7 +215,7 @@ class Organs:
                 move = np.array([ahead, np.sin(turn), np.cos(turn)])
                 place = self._kept(place + 34 * self._scale * move / np.linalg.norm(move))
                 places.append(place)
-            radius = self._draws.size(14, "tubule radius", tubule) * self._scale
+            radius = self._draws.size(20, "tubule radius", tubule) * self._scale
             self._solids.chain(
                 TUBULE, *_curve(np.array(places), np.full(len(places), radius), 20 * self._scale)
             )

@@ -58,7 +58,7 @@ class AnimalParameters:
     bristles: int = 60
     wing_um: float = 1.5
     fibre_um: float = 20.0
-    fibre_gap_um: float = 2.0
+    fibre_gap_um: float = 1.5
     """Pitch of the fibres of flight muscle, and the gap between them."""
     flight_muscle: bool = True
     fat_cell_um: float = 30.0
@@ -115,11 +115,11 @@ class ScanParameters:
     """Times ``blur`` at the edge of the field of view."""
     blur_z: float = 1.0
     """Times ``blur`` along z."""
-    hardening: float = 0.06
+    hardening: float = 0.03
     """Beam hardening c: value x (1 - c P), P in [0, 1] the mean line integral."""
     phase: float = 0.0
     """Phase contrast k: value - k x Laplacian."""
-    ring: float = 0.008
+    ring: float = 0.006
     """Error of a detector column, one standard deviation, relative to water."""
     strong_rings: int = 3
     ring_run: int = 120
@@ -137,7 +137,7 @@ class ScanParameters:
     clip: float = 0.001
     """Fraction of voxels that are clipped at either end of the grey values."""
     bits: Literal[8, 16] = 16
-    z_gain: float = 0.02
+    z_gain: float = 0.008
     """Slow drift of grey values along z, as a fraction."""
     flicker: float = 0.0
     """Gain of single slices, one standard deviation, as a fraction."""
@@ -171,7 +171,7 @@ DIFFICULTIES: Mapping[str, ScanParameters] = {
     "normal": ScanParameters(),
     "hard": ScanParameters(
         drift_voxels=2.0, seam_every=100, blur=1.2, blur_at_edge=1.5, hardening=0.15, phase=0.2, ring=0.016,
-        strong_rings=5, ring_run=60, arc=180, snr=0.8, streaks=0.02, flicker=0.005,
+        strong_rings=5, ring_run=60, arc=180, snr=0.8, streaks=0.02, flicker=0.005, z_gain=0.02,
     ),
 }  # fmt: skip
 """By name."""

@@ -54,10 +54,10 @@ THIN = 13
 EYE_DEEP_UM = 95.0
 LENS_UM = 18.0
 TUBE_WALL_UM = 100.0
-WALL_VALUE, CUTICLE_VALUE, MUSCLE_VALUE, HAEMOLYMPH_VALUE = 1.05, 1.22, 1.06, 1.02
+WALL_VALUE, CUTICLE_VALUE, MUSCLE_VALUE, HAEMOLYMPH_VALUE = 1.05, 1.28, 1.06, 1.02
 HEAVY = 0.1
 """Part of the attenuation of cuticle that is due to heavier elements."""
-FAT_VALUE, YOLK_VALUE, METAL_VALUE, PLASTIC_VALUE = 0.88, 1.08, 30.0, 0.92
+FAT_VALUE, YOLK_VALUE, METAL_VALUE, PLASTIC_VALUE = 0.86, 1.14, 30.0, 0.92
 
 
 class Traits(NamedTuple):
@@ -281,10 +281,10 @@ def _eye(animal: Animal, depth: float, s: int, u: float, v: float, w: float) -> 
     eye = animal.solids.number[s]
     number = (L.FACET << L.KIND_BITS) + (eye << 24) + ((j + 2048) << 12) + (k + 2048)
     if depth < LENS_UM * (1.0 - 0.5 * first):
-        return L.EYE_FACETS, number, 1.1, 0.08
+        return L.EYE_FACETS, number, 1.15, 0.1
     if (second - first) * animal.traits.facet < 2.0 + 4.0 * depth / EYE_DEEP_UM:
-        return L.EYE_FACETS, number, 1.0, 0.0
-    return L.EYE_FACETS, number, 1.05, 0.0
+        return L.EYE_FACETS, number, 1.02, 0.0
+    return L.EYE_FACETS, number, 1.1, 0.0
 
 
 @compiled
@@ -301,14 +301,14 @@ def _organ(
     if near[GUT] < 0.0:
         return _gut(animal.traits, near[GUT], u, v, w)
     if near[NERVE] < 0.0:
-        return L.NERVOUS_TISSUE, 0, (1.02 if near[NERVE] > -14.0 else 1.045), 0.0
+        return L.NERVOUS_TISSUE, 0, (1.03 if near[NERVE] > -14.0 else 1.04), 0.0
     if near[GONAD] < 0.0:
         number = (L.EGG << L.KIND_BITS) + animal.solids.number[who[GONAD]]
-        return L.REPRODUCTIVE, number, (1.12 if near[GONAD] > -3.0 else YOLK_VALUE), 0.0
+        return L.REPRODUCTIVE, number, (1.2 if near[GONAD] > -3.0 else YOLK_VALUE), 0.0
     if near[DUCT] < 0.0:
         return L.REPRODUCTIVE, 0, WALL_VALUE, 0.0
     if near[TUBULE] < 0.0:
-        return L.EXCRETORY, 0, (WALL_VALUE if near[TUBULE] > -6.0 else 1.0), 0.0
+        return L.EXCRETORY, 0, (WALL_VALUE if near[TUBULE] > -5.0 else 1.0), 0.16
     if near[BUNDLE] < 0.0:
         return _fibre(animal, who[BUNDLE], u, v, w)
     if near[STRAP] < 0.0:
@@ -319,7 +319,7 @@ def _organ(
 @compiled
 def _gut(traits: Traits, d: float, u: float, v: float, w: float) -> Tissue:
     """Return the wall, folded inside, or the content: grains, bubbles of gas, pulp."""
-    wall = 11.0 + 6.0 * smooth_noise(traits.content_key, u / 14.0, v / 14.0, w / 14.0)
+    wall = 13.0 + 6.0 * smooth_noise(traits.content_key, u / 14.0, v / 14.0, w / 14.0)
     if d > -wall:
         return L.GUT_WALL, 0, WALL_VALUE, 0.0
     far, _, i, j, k = cells3(traits.bubble_key, u / 70.0, v / 70.0, w / 70.0, 0.6)
@@ -330,7 +330,7 @@ def _gut(traits: Traits, d: float, u: float, v: float, w: float) -> Tissue:
     size = unit(hash3(traits.grain_key, i, j, k + 7919))
     if size < 0.2 and far < 0.12 + 1.0 * size:
         return L.GUT_CONTENT, 0, 1.2, 9.0 * size
-    return L.GUT_CONTENT, 0, 1.0 + 0.1 * smooth_noise(traits.grain_key, u / 30.0, v / 30.0, w / 30.0), 0.03
+    return L.GUT_CONTENT, 0, 1.15 + 0.25 * smooth_noise(traits.grain_key, u / 30.0, v / 30.0, w / 30.0), 0.05
 
 
 @compiled
@@ -349,7 +349,7 @@ def _fibre(animal: Animal, s: int, u: float, v: float, w: float) -> Tissue:
     a, b = pu * eu + pv * ev + pw * ew, pu * fu + pv * fv + pw * fw
     bundle = animal.solids.number[s]
     first, second, j, k = cells2(traits.fibre_key, bundle, a / traits.fibre, b / traits.fibre, 0.45)
-    if (second - first) * traits.fibre < traits.fibre_gap or first > 0.68:
+    if (second - first) * traits.fibre < traits.fibre_gap or first > 0.8:
         return L.HAEMOLYMPH, 0, HAEMOLYMPH_VALUE, 0.0
     number = (L.FIBRE << L.KIND_BITS) + (bundle << 20) + ((j + 512) << 10) + (k + 512)
     return L.FLIGHT_MUSCLE, number, MUSCLE_VALUE, 0.0
@@ -363,7 +363,7 @@ def _fat(traits: Traits, depth: float, gut: float, u: float, v: float, w: float)
         return L.HAEMOLYMPH, 0, HAEMOLYMPH_VALUE, 0.0
     size = traits.fat_cell
     first, second, i, j, k = cells3(traits.fat_key, u / size, v / size, w / size, 0.7)
-    if (second - first) * size < 1.5 or first > 0.78:
+    if (second - first) * size < 1.5 or first > 0.9:
         return L.HAEMOLYMPH, 0, HAEMOLYMPH_VALUE, 0.0
     number = (L.CELL << L.KIND_BITS) + ((i + 256) << 18) + ((j + 256) << 9) + (k + 256)
     return L.FAT_BODY, number, FAT_VALUE, 0.0

@@ -54,7 +54,7 @@ def add_tracheae(
     roots = spiracles(body)
     places, parents = _grow(roots, _attractors(body, animal, draws), scale)
     tree, radii = _radii(
-        parents, len(roots), [draws.size(27 * scale, "spiracle", i) for i in range(len(roots))]
+        parents, len(roots), [draws.size(36 * scale, "spiracle", i) for i in range(len(roots))]
     )
     for node in range(len(roots), len(places)):
         radius = max(radii[node], animal.twig_um)

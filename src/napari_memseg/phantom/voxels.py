@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Box, Zyx
     from napari_memseg.phantom.pose import Pose
 
-TEXTURE = 0.04
-"""Smooth noise inside each material, as a fraction of its attenuation."""
-TEXTURE_UM = 18.0
+TEXTURES = np.array([L.TEXTURES.get(i, (0.0, 1.0)) for i in L.NAMES])
 RANK = np.array(L.RANK)
 SAMPLES = (0, 3, 5, 6, 1, 2, 4, 7)
 """Corners of a tetrahedron first; bits are z, y, x."""
@@ -150,14 +148,12 @@ def _voxel(
         heavy += dense
         count += 1
     label = _majority(tissues, votes, count)
-    texture = 1.0
-    if label != L.OUTSIDE and label != L.TRACHEAE:
-        texture += TEXTURE * smooth_noise(
-            animal.traits.texture_key, u / TEXTURE_UM, v / TEXTURE_UM, w / TEXTURE_UM
-        )
+    texture, size = TEXTURES[label]
+    if texture > 0.0:
+        texture *= 0.5 * smooth_noise(animal.traits.texture_key, u / size, v / size, w / size)
     out.labels[z, y, x] = label
-    out.light[z, y, x] = light / count * texture
-    out.heavy[z, y, x] = heavy / count * texture
+    out.light[z, y, x] = light / count * (1.0 + texture)
+    out.heavy[z, y, x] = heavy / count * (1.0 + texture)
     for s in range(count):
         if tissues[s] == label and numbers[s] != 0:
             out.instances[z, y, x] = numbers[s]
