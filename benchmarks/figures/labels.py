@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from figures.renders import truths
+from figures.renders import around, truths
 from figures.table import Table
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.phantom.animal import build_anatomy
 from napari_memseg.phantom.body import body_distance
 from napari_memseg.phantom.fly import Phantom
-from napari_memseg.phantom.labels import KIND_BITS, NAMES, OUTSIDE, TREE
+from napari_memseg.phantom.labels import KIND_BITS, NAMES, TREE
 from napari_memseg.phantom.parameters import PhantomParameters
 from napari_memseg.phantom.solids import CONE, TRACHEA
 
@@ -96,42 +96,49 @@ def wide_part(mask: NDArray[np.bool_]) -> float:
 
 def _trees() -> Table:
     phantom = _phantom(TREES_EDGE)
-    _, instances = truths(phantom, Box.whole(phantom.shape))
-    kinds = np.unique(instances)
-    numbers = [int(n) & ((1 << KIND_BITS) - 1) for n in kinds if n >> KIND_BITS == TREE]
-    axes = _axes(phantom)
+    box = around(phantom)
+    _, instances = truths(phantom, box)
+    trees = np.where(instances >> KIND_BITS == TREE, instances & ((1 << KIND_BITS) - 1), 0).astype(np.uint8)
+    axes = _axes(phantom, box)
     rows = {}
-    for number in numbers:
-        mask = instances == (TREE << KIND_BITS) + number
-        pieces = cc3d.connected_components(mask, connectivity=26)
-        sizes = np.bincount(pieces.ravel())[1:]
-        on_axis = pieces[tuple(axes[number].T)]
-        counts = np.bincount(on_axis)
-        counts[0] = 0
-        rows[f"tree {number}"] = {
-            "components": len(sizes),
-            "voxels in the largest, %": float(100 * sizes.max() / sizes.sum()),
-            "places on axes of r > 1 voxel": len(on_axis),
-            "components they lie in": int((counts > 0).sum()),
-            "in the largest, %": 100 * float(counts.max() / max(len(on_axis), 1)),
-            "in no voxel of the tree": int((on_axis == 0).sum()),
-        }
+    for number, place in enumerate(ndimage.find_objects(trees), start=1):
+        if place is not None:
+            start = [span.start for span in place]
+            rows[f"tree {number}"] = hanging_together(trees[place] == number, axes[number] - start)
     whole = sum(row["components they lie in"] == 1 for row in rows.values())
     return Table(f"tracheae at {phantom.voxel_um:.3g} µm: {whole} of {len(rows)} trees are one", rows)
 
 
-def _axes(phantom: Phantom) -> dict[int, NDArray[np.int64]]:
-    """Return voxels (n, 3) along the axes of each tree's parts that are thicker than two voxels, under the skin."""
+def hanging_together(mask: NDArray[np.bool_], axes: NDArray[np.int64]) -> dict[str, Any]:
+    """Return in how many components a tree is, and in how many those of its voxels that ``axes`` names."""
+    pieces = cc3d.connected_components(mask, connectivity=26)
+    sizes = np.bincount(pieces.ravel())[1:]
+    inside = ((axes >= 0) & (axes < mask.shape)).all(axis=1)
+    on_axis = pieces[tuple(axes[inside].T)]
+    counts = np.bincount(on_axis[on_axis > 0], minlength=1)
+    return {
+        "voxels": int(sizes.sum()),
+        "components": len(sizes),
+        "in the largest, %": float(100 * sizes.max() / sizes.sum()),
+        "places on axes of r > 1 voxel": len(axes),
+        "components they lie in": int((counts > 0).sum()),
+        "places in the largest, %": 100 * float(counts.max() / max(len(axes), 1)),
+        "in none": int(len(axes) - counts.sum()),
+    }
+
+
+def _axes(phantom: Phantom, box: Box) -> dict[int, NDArray[np.int64]]:
+    """Return places (n, 3) in a box along the axes of each tree's parts of more than a voxel's radius."""
     parameters = phantom.parameters
     body, solids = build_anatomy(parameters.animal, parameters.seed)
     pose = phantom.levels[0].pose(0)
     found: dict[int, list[Any]] = {}
     for s in np.flatnonzero((solids.part == TRACHEA) & (solids.kind == CONE)):
         p, q, (r0, r1) = solids.shape[s, :3], solids.shape[s, 3:6], solids.shape[s, 6:8]
-        steps = int(np.linalg.norm(q - p) / (0.5 * phantom.voxel_um)) + 2
-        for t in np.linspace(0, 1, steps):
+        for t in np.linspace(0, 1, int(np.linalg.norm(q - p) / phantom.voxel_um) + 2):
             place = p + t * (q - p)
             if r0 + t * (r1 - r0) > phantom.voxel_um and body_distance(body, *place) < -body.cuticle:
                 bent = place - [0.0, body.bend * (place[0] / body.half) ** 2, 0.0]
-                found.setdefault(int(solids.number[s]), []).append(np.linalg.solve(pose.matrix, bent - pose.offset))
-    return {number: np.round(places).astype(int).clip(0, TREES_EDGE - 1) for number, places in found.items()}
+                voxel = np.linalg.solve(pose.matrix, bent - pose.offset)
+                found.setdefault(int(solids.number[s]), []).append(voxel - box.start)
+    return {number: np.round(places).astype(int) for number, places in found.items()}

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_memseg.geometry import Box, zyx
+from napari_memseg.geometry import Box, ceil_div, zyx
 from napari_memseg.phantom.fly import Phantom, Rendered
+from napari_memseg.phantom.labels import OUTSIDE
 from napari_memseg.phantom.parameters import DIFFICULTIES as PRESETS
 from napari_memseg.phantom.parameters import PhantomParameters
 
 DIFFICULTIES = tuple(PRESETS)
-THREADS, SLAB = 2, 32
+THREADS, SLAB, LOOK = 2, 32, 64
 
 
 @lru_cache(maxsize=4)
@@ -61,3 +62,12 @@ def truths(phantom: Phantom, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.ui
     with ThreadPoolExecutor(THREADS) as pool:
         parts = list(pool.map(level.voxels, _slabs(box)))
     return np.concatenate([p.labels for p in parts]), np.concatenate([p.instances for p in parts])
+
+
+def around(phantom: Phantom) -> Box:
+    """Return a box that the animal lies in, from a coarse look."""
+    step = max(max(phantom.shape) // LOOK, 1)
+    shape = ceil_div(phantom.shape, zyx([step] * 3))
+    coarse = Phantom(replace(phantom.parameters, shape=shape, voxel_um=phantom.voxel_um * step))
+    places = np.argwhere(truths(coarse, Box.whole(shape))[0] != OUTSIDE)
+    return Box(zyx((places.min(0) - 1) * step), zyx((places.max(0) + 2) * step)).clip(phantom.shape)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from flies import FLY, directions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import FLY, directions
 from napari_memseg.phantom.animal import build_anatomy
 from napari_memseg.phantom.body import (
     ABDOMEN,

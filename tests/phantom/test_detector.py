@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from flies import KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import KEY
 from napari_memseg.phantom.detector import (
     NOISE_RADIUS,
     Detector,

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from flies import boxes, phantom, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import boxes, phantom, whole
 from napari_memseg.errors import GeometryError
 from napari_memseg.geometry import Box, cell_box, cells
 from napari_memseg.phantom.fly import Phantom
@@ -44,12 +44,24 @@ def test_a_box_cut_anywhere_has_the_bytes_of_the_whole(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_make_the_bytes_of_the_whole(kind):
     parameters, fresh = KINDS[kind], Phantom(KINDS[kind])
-    blocks = [
-        cell_box(at, (16, 16, 16), fresh.shape) for at in cells(Box.whole(fresh.shape), (16, 16, 16))
-    ]
+    blocks = [cell_box(at, (16, 16, 16), fresh.shape) for at in cells(Box.whole(fresh.shape), (16, 16, 16))]
     with ThreadPoolExecutor(8) as pool:
         for box, made in zip(blocks[::-1], pool.map(fresh.render, blocks[::-1]), strict=True):
             assert_same(made, parameters, box)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_a_box_that_threads_share_has_the_bytes_of_the_whole(threads):
+    parameters, box = KINDS["normal"], Box((8, 10, 12), (20, 19, 26))
+    assert_same(phantom(parameters).levels[0].render(box, threads), parameters, box)
+
+
+def test_what_a_caller_writes_into_labels_is_not_what_the_next_one_reads():
+    level, box = Phantom(KINDS["normal"]).levels[0], Box((8, 8, 8), (20, 20, 20))
+    for ask in (level.image, level.truth, level.instances):
+        before = ask(box).copy()
+        ask(box)[:] = 77
+        assert np.array_equal(ask(box), before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,13 +117,13 @@ def truth_at(made, level):
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_coarse_level_shows_the_same_animal(level):
-    made = phantom(PhantomParameters.named((56, 56, 516), voxel_um=40.0).with_scan(drift_voxels=0.0))
+    made = phantom(PhantomParameters.named((40, 40, 516), voxel_um=50.0).with_scan(drift_voxels=0.0))
     step = 2**level
-    fine = made.levels[0].truth(Box((0, 0, 208), (56, 56, 312))) > 0
-    coarse = made.levels[level].truth(Box((0, 0, 208 // step), (56 // step, 56 // step, 312 // step))) > 0
-    shape = [n for axis in coarse.shape for n in (axis, step)]
-    pooled = fine.reshape(shape).mean((1, 3, 5)) > 0.5
-    assert 2 * (coarse & pooled).sum() / (coarse.sum() + pooled.sum()) > 0.93
+    fine = made.levels[0].truth(Box((0, 0, 216), (40, 40, 296))) > 0
+    coarse = made.levels[level].truth(Box((0, 0, 216 // step), (40 // step, 40 // step, 296 // step))) > 0
+    shares = fine.reshape([n for axis in coarse.shape for n in (axis, step)]).mean((1, 3, 5))
+    assert coarse[shares == 1].mean() > 0.97
+    assert coarse[shares == 0].mean() < 0.01
 
 
 def test_the_same_parameters_give_the_same_phantom_and_another_seed_another():
@@ -142,7 +154,11 @@ def test_the_voxel_size_is_that_asked_for_or_fits_the_animal():
 )
 def test_a_box_outside_or_empty_is_refused(box, level):
     found = phantom(LONG)
-    for ask in (found.render, lambda b, n: found.levels[n].truth(b), lambda b, n: found.levels[n].instances(b)):
+    for ask in (
+        found.render,
+        lambda b, n: found.levels[n].truth(b),
+        lambda b, n: found.levels[n].instances(b),
+    ):
         with pytest.raises(GeometryError, match="leaves"):
             ask(box, level)
 

@@ -3,10 +3,10 @@
 from functools import cache
 
 import numpy as np
-from flies import FLY, directions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import FLY, directions
 from napari_memseg.phantom.animal import build_animal
 from napari_memseg.phantom.body import body_distance
 from napari_memseg.phantom.grid import build_grid, cell_of

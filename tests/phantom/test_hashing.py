@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from flies import KEY
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from flies import KEY
 from napari_memseg.phantom.hashing import Draws, field_key, hash3, mix, thirds, unit
 
 points = st.tuples(*[st.integers(-(2**20), 2**20 - 1)] * 3)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from flies import KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
+from flies import KEY
 from napari_memseg.phantom.hashing import hash3, mix, thirds
 from napari_memseg.phantom.noise import bell, cells2, cells3, lattice_value, line_value, smooth_noise
 

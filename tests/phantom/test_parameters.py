@@ -5,10 +5,10 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from flies import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import whole
 from napari_memseg.errors import InputError
 from napari_memseg.phantom.parameters import (
     ANIMALS,

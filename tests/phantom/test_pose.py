@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flies import clean, directions, phantom, to_body, to_voxel, voxels, voxels_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import clean, directions, phantom, to_body, to_voxel, voxels, voxels_in
 from napari_memseg.geometry import Box
 from napari_memseg.phantom.body import build_body, surface_point
 from napari_memseg.phantom.fly import Level, Phantom

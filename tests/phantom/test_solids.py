@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from flies import directions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import directions
 from napari_memseg.phantom.solids import (
     GUT,
     NERVE,
@@ -20,7 +20,9 @@ from napari_memseg.phantom.solids import (
 places = st.tuples(*[st.floats(-100, 100)] * 3).map(np.array)
 radii = st.floats(1, 40)
 semis = st.tuples(*[st.floats(10, 60)] * 3).map(np.array)
-frames = st.integers(0, 2**32 - 1).map(lambda n: np.linalg.qr(np.random.default_rng(n).normal(size=(3, 3)))[0])
+frames = st.integers(0, 2**32 - 1).map(
+    lambda n: np.linalg.qr(np.random.default_rng(n).normal(size=(3, 3)))[0]
+)
 
 
 def one(add):
@@ -151,7 +153,10 @@ def test_there_is_no_sheet_beside_it(centre, semi, frame):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_in_a_sheet_is_in_its_box(seed):
-    centre, frame = np.array([5.0, -3.0, 40.0]), np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    centre, frame = (
+        np.array([5.0, -3.0, 40.0]),
+        np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0],
+    )
     semi = np.array([50.0, 20.0 + 5 * seed])
     assert_inside_box(sheet(centre, semi, frame, 2.0), points_of_sheet(centre, semi, frame, 2000))
 

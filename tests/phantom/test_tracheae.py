@@ -4,10 +4,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from flies import FLY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flies import FLY
 from napari_memseg.phantom.animal import build_anatomy
 from napari_memseg.phantom.body import body_distance, build_body
 from napari_memseg.phantom.hashing import Draws

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from napari_memseg.errors import GeometryError
 from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
-from napari_memseg.io.volume import Volume
+from napari_memseg.io.volume import ChunkCache, Volume
 from napari_memseg.phantom.animal import build_animal
 from napari_memseg.phantom.image import Imaging, grey_window
 from napari_memseg.phantom.pose import build_pose, voxel_um
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 COARSEST = 256
 """Levels are added until none of the axes is longer than this."""
+
+
+KEPT_BYTES = 32 * 2**20
+"""Labels of boxes whose image was asked for, per level."""
+THREADS = os.cpu_count() or 1
+"""That render one box together, where somebody waits for it."""
 
 
 class Rendered(NamedTuple):
@@ -148,6 +155,7 @@ class Level:
         self.step = step
         self.shape = ceil_div(phantom.shape, zyx([step] * 3))
         self._phantom = phantom
+        self._kept: ChunkCache[NDArray[np.uint8]] = ChunkCache(KEPT_BYTES)
 
     @cached_property
     def animal(self) -> Animal:
@@ -174,33 +182,35 @@ class Level:
         """What is best rendered at once, in voxels."""
         return zyx(map(min, self._imaging.chunk, self.shape))
 
-    def voxels(self, box: Box) -> Voxels:
+    def voxels(self, box: Box, threads: int = 1) -> Voxels:
         """Return labels, instances and attenuation of a box, before any effect on the image."""
-        return sample(self.animal, self._pose, box)
+        return sample(self.animal, self._pose, box, threads)
 
-    def render(self, box: Box) -> Rendered:
+    def render(self, box: Box, threads: int = 1) -> Rendered:
         """Return image, truth and instances of a box; the voxels are sampled once for all."""
         self._check(box)
         around = self._imaging.reads(box)
-        found = self.voxels(around)
+        found = self.voxels(around, threads)
         inner = box.relative_to(around.start).slices
         return Rendered(
             self._imaging.form(box, found), found.labels[inner].copy(), found.instances[inner].copy()
         )
 
     def image(self, box: Box) -> NDArray[Any]:
-        """Return the grey values of a box."""
-        return self.render(box).image
+        """Return the grey values of a box; its labels, which are likely to be asked for, are kept a while."""
+        found = self.render(box, THREADS)
+        self._kept.get(box, lambda: found.truth)
+        return found.image
 
     def truth(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels of a box."""
         self._check(box)
-        return self.voxels(box).labels
+        return self._kept.get(box, lambda: self.voxels(box, THREADS).labels)
 
     def instances(self, box: Box) -> NDArray[np.uint32]:
         """Return the instances of a box."""
         self._check(box)
-        return self.voxels(box).instances
+        return self.voxels(box, THREADS).instances
 
     def _check(self, box: Box) -> None:
         if box.is_empty or not Box.whole(self.shape).contains(box):

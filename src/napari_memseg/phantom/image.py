@@ -89,7 +89,7 @@ class Imaging:
     @property
     def chunk(self) -> Zyx:
         """What is best formed at once: a block, or planes where no halo is needed."""
-        return (64, 128, 128) if self.halo > 2 else (2, 256, 256)
+        return (64, 128, 128) if self.halo > 2 else (1, 256, 256)
 
     def reads(self, box: Box) -> Box:
         """Return the voxels that the image of ``box`` is made of."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,10 +58,16 @@ def _new_room() -> Room:
     )
 
 
-def sample(animal: Animal, pose: Pose, box: Box) -> Voxels:
+def sample(animal: Animal, pose: Pose, box: Box, threads: int = 1) -> Voxels:
     """Return the voxels of ``box``, which may reach beyond the volume by the pose's ``pad`` in z."""
-    out = _room(box.shape)
-    _sample(animal, pose, np.array(box.start), out)
+    out, start = _room(box.shape), np.array(box.start)
+    lines = np.linspace(0, box.shape[1], max(threads, 1) + 1).astype(int)
+    if threads < 2:
+        _sample(animal, pose, start, 0, box.shape[1], out)
+        return out
+    with ThreadPoolExecutor(threads) as pool:
+        for low, high in pairwise(map(int, lines)):
+            pool.submit(_sample, animal, pose, start, low, high, out)
     return out
 
 
@@ -85,13 +93,14 @@ def has_twin(pose: Pose) -> bool:
 
 
 @compiled
-def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], out: Voxels) -> None:
+def _sample(animal: Animal, pose: Pose, start: NDArray[np.int64], low: int, high: int, out: Voxels) -> None:
+    """Fill the lines y from ``low`` to ``high``."""
     room = _new_room()
-    nz, ny, nx = out.labels.shape
+    nz, _, nx = out.labels.shape
     plain = is_plain(animal.traits) and not has_twin(pose)
     for z in range(nz):
         pz, dy, dx = _slice(pose, start[0] + z)
-        for y in range(ny):
+        for y in range(low, high):
             for x in range(nx):
                 _voxel(animal, pose, plain, (pz, start[1] + dy + y, start[2] + dx + x), room, out, (z, y, x))
 

@@ -50,9 +50,8 @@ def fly_layers(path: Path) -> list[LayerData]:
 
 
 def _colors() -> DirectLabelColormap:
-    colors: dict[int | None, str] = {None: "transparent"}
-    colors.update(COLORS)
-    return DirectLabelColormap(color_dict=colors | {0: "transparent"})
+    colors: dict[int | None, str] = {label: color for label, color in COLORS.items() if label}
+    return DirectLabelColormap(color_dict={**colors, None: "transparent", 0: "transparent"})
 
 
 def _fly(size: str) -> list[LayerData]:
