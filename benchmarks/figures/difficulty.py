@@ -20,7 +20,7 @@ from figures.renders import DIFFICULTIES, mode_b, small
 from figures.table import Table, spread
 from napari_memseg.phantom.labels import NAMES, OUTSIDE
 
-SIGMAS = (0.7, 1.6, 3.5, 7.0)
+SIGMAS = (0.7, 1.6, 3.5, 10.0)
 SCRIBBLED, STROKE, TREES = 2000, 10, 100
 SEEDS = 3
 """Of scribbles and forest; the animal stays."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_memseg.io.formats import open_volume
     from napari_memseg.models.base import Model
     from napari_memseg.models.registry import create_model
+    from napari_memseg.phantom import make_phantom as phantom
     from napari_memseg.phantom.fly import Phantom
     from napari_memseg.workflows.convert import convert
     from napari_memseg.workflows.evaluate import evaluate
@@ -40,6 +41,7 @@ _MODULES = {
     "create_model": "models.registry",
     "evaluate": "workflows.evaluate",
     "open_volume": "io.formats",
+    "phantom": "phantom",  # a package that can be called
     "segment": "workflows.segment",
     "train": "workflows.train",
 }
@@ -64,42 +66,11 @@ def load_model(path: str | Path) -> Model:
     return model
 
 
-def phantom(
-    size: str | tuple[int, int, int] = "small", difficulty: str = "normal", **choices: Any
-) -> Phantom:
-    """Return a synthetic animal under microCT, whose image and exact labels are made when read.
-
-    Parameters
-    ----------
-    size : str or (z, y, x)
-        "tiny" (64³), "small" (256³), "medium" (1024³), "large" (4096³), "huge" (8192 x 8192 x 16384),
-        or a shape in voxels. The animal fills it.
-    difficulty : str
-        "easy", "normal" or "hard": blur, noise and artefacts.
-    **choices
-        ``animal`` ("fly", "beetle", "larva"), ``seed``, ``voxel_um`` (edge of a voxel in µm), ``mode``
-        ("image" or "projection").
-
-    Returns
-    -------
-    Phantom
-        With ``image``, ``truth`` and ``instances``, lazy volumes that need no disk, and ``render(box)``.
-
-    Raises
-    ------
-    InputError
-        If there is no such preset, or the shape is impossible.
-    """
-    from napari_memseg.phantom.fly import Phantom
-    from napari_memseg.phantom.parameters import PhantomParameters
-
-    return Phantom(PhantomParameters.named(size, difficulty, **choices))
-
-
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = import_module(f"{__name__}.{_MODULES[name]}")
+    return module if name == _MODULES[name] else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -14,11 +14,11 @@ from napari_memseg.geometry import Box, cell_box, cells
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
 
-ODD = (32, 27, 40)
+ODD = (28, 25, 34)
 LONG = PhantomParameters.named((24, 30, 520), "normal")
 KINDS = {
     "normal": PhantomParameters.named(ODD, "normal"),
-    "hard, with seams": PhantomParameters.named(ODD, "hard", seed=1).with_scan(seam_every=13, seam_jump=3.0),
+    "hard, with seams": PhantomParameters.named(ODD, "hard", seed=1).with_scan(seam_every=11, seam_jump=3.0),
     "in ethanol, two": PhantomParameters.named(ODD, "easy").with_animal(
         medium="ethanol", tube=True, second=True, dust=True, stain="iodine"
     ),

@@ -37,7 +37,7 @@ CACHE_BYTES = 256 * 2**20
 SAMPLE: Zyx = (1, 64, 64)
 """A patch that the fingerprint looks at, in voxels: thin, for the sake of files made of pages."""
 DASK_CHUNK_VOXELS = 2**22
-"""Dask chunks are made of so many voxels at most, or of one stored chunk."""
+"""Dask chunks are made of so many voxels at most, or of one stored chunk, unless a volume says otherwise."""
 DECODING_ERRORS = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
     *(RuntimeError, struct.error, zlib.error),
@@ -178,6 +178,9 @@ class Volume:
         How many voxels of level 0 make one of each level; by default the shapes tell.
     is_labels : bool
         Whether the format says that the voxels are labels, not grey values.
+    dask_voxels : int
+        Chunks of the dask arrays are made of so many voxels at most, or of one chunk: what is read at once
+        by whoever slices one. Few where voxels are dear.
     """
 
     arrays: Sequence[LazyArray]
@@ -188,6 +191,7 @@ class Volume:
     format: str
     factors: Sequence[Zyx] | None = None
     is_labels: bool = False
+    dask_voxels: int = DASK_CHUNK_VOXELS
     _token: int = field(init=False, repr=False, default_factory=partial(next, _tokens))
 
     @property
@@ -343,7 +347,7 @@ class Volume:
         name = f"volume-{self._token}-level-{level}"
         found: da.Array = da.from_array(  # type: ignore[no-untyped-call]
             _DaskSource(self, level),
-            chunks=_dask_chunk(array.chunks, array.shape),
+            chunks=_dask_chunk(array.chunks, array.shape, self.dask_voxels),
             name=name,
             asarray=False,
             fancy=False,
@@ -380,10 +384,10 @@ class _DaskSource:
         return voxels[tuple(slice(None, None, i.step) if isinstance(i, slice) else 0 for i in index)]
 
 
-def _dask_chunk(chunk: Zyx, shape: Zyx) -> Zyx:
+def _dask_chunk(chunk: Zyx, shape: Zyx, most: int) -> Zyx:
     """Return a multiple of a stored chunk that is large enough for dask not to count crumbs."""
     grown = list(chunk)
     for axis in (2, 1, 0):
-        room = DASK_CHUNK_VOXELS // max(prod(grown), 1)
+        room = most // max(prod(grown), 1)
         grown[axis] *= max(min(room, -(-shape[axis] // grown[axis])), 1)
     return zyx(grown)

@@ -141,6 +141,7 @@ class Phantom:
             format="phantom",
             factors=[zyx([level.step] * 3) for level in self.levels],
             is_labels=what != "image",
+            dask_voxels=1,
         )
 
 

@@ -66,8 +66,9 @@ def sample(animal: Animal, pose: Pose, box: Box, threads: int = 1) -> Voxels:
         _sample(animal, pose, start, 0, box.shape[1], out)
         return out
     with ThreadPoolExecutor(threads) as pool:
-        for low, high in pairwise(map(int, lines)):
-            pool.submit(_sample, animal, pose, start, low, high, out)
+        parts = pairwise(map(int, lines))
+        for done in [pool.submit(_sample, animal, pose, start, low, high, out) for low, high in parts]:
+            done.result()
     return out
 
 
