@@ -23,7 +23,11 @@ def measure() -> Iterator[Table]:
         "part of the animal's voxels, %",
         {
             title: {name: float(found[label]) for name, found in parts.items()}
-            | {f"{name} / fly": float(found[label] / parts["fly"][label]) for name, found in parts.items() if name != "fly"}
+            | {
+                f"{name} / fly": float(found[label] / parts["fly"][label])
+                for name, found in parts.items()
+                if name != "fly"
+            }
             for label, title in NAMES.items()
             if label != OUTSIDE
         },

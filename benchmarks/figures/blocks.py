@@ -44,11 +44,22 @@ def measure() -> Iterator[Table]:
 
 def _cases() -> dict[str, Case]:
     cases = {name: Case(PhantomParameters.named(ODD, name)) for name in DIFFICULTIES}
-    animal = {"medium": "ethanol", "tube": True, "torn": True, "dust": True, "collapsed": True, "second": True}
-    odd = PhantomParameters.named(ODD, "hard", seed=7).with_animal(**animal, stain="iodine", shrinkage_um=20.0)
+    animal = {
+        "medium": "ethanol",
+        "tube": True,
+        "torn": True,
+        "dust": True,
+        "collapsed": True,
+        "second": True,
+    }
+    odd = PhantomParameters.named(ODD, "hard", seed=7).with_animal(
+        **animal, stain="iodine", shrinkage_um=20.0
+    )
     cases["hard, all defects"] = Case(odd.with_scan(seam_every=30, bits=8))
     cases["normal, level 1"] = Case(PhantomParameters.named((300, 260, 280), "normal"), 1)
-    cases["normal, mode B"] = Case(replace(PhantomParameters.named((24, 70, 61), "normal"), mode="projection"))
+    cases["normal, mode B"] = Case(
+        replace(PhantomParameters.named((24, 70, 61), "normal"), mode="projection")
+    )
     cases["normal, small"] = Case(PhantomParameters.named("small", "normal"))
     return cases
 

@@ -46,14 +46,19 @@ def measure(difficulties: tuple[str, ...] = DIFFICULTIES) -> Iterator[Table]:
     yield Table(
         "mean Dice of a random forest",
         {
-            name: {**spread(d[1:].mean() for d in found), "with outside": float(np.median([d.mean() for d in found]))}
+            name: {
+                **spread(d[1:].mean() for d in found),
+                "with outside": float(np.median([d.mean() for d in found])),
+            }
             for name, found in forests.items()
         },
     )
     yield Table(
         "Dice of a random forest, median",
         {
-            NAMES[label]: {name: float(np.median([d[label] for d in found])) for name, found in forests.items()}
+            NAMES[label]: {
+                name: float(np.median([d[label] for d in found])) for name, found in forests.items()
+            }
             for label in NAMES
         },
     )
@@ -137,7 +142,11 @@ def features(image: Image, wanted: list[Places]) -> list[NDArray[np.float32]]:
         smooth = ndimage.gaussian_filter(values, sigma)
         tensor = _structure_tensor(smooth, sigma / 2)
         for into, places in zip(columns, wanted, strict=True):
-            into += [smooth[places], *_derivatives(smooth, places), *_eigenvalues([t[places] for t in tensor])]
+            into += [
+                smooth[places],
+                *_derivatives(smooth, places),
+                *_eigenvalues([t[places] for t in tensor]),
+            ]
     return [np.stack(parts, axis=1).astype(np.float32) for parts in columns]
 
 

@@ -62,10 +62,15 @@ def _phantom(edge: int) -> Phantom:
 def _volumes(name: str, pair: Pair) -> Table:
     coarse = _labels(pair.coarse, pair.part or Box.whole((pair.coarse,) * 3))
     scale = pair.fine / pair.coarse
-    part = pair.part and Box(*(zyx(round(n * scale) for n in corner) for corner in (pair.part.start, pair.part.stop)))
+    part = pair.part and Box(
+        *(zyx(round(n * scale) for n in corner) for corner in (pair.part.start, pair.part.stop))
+    )
     fine = _labels(pair.fine, part or Box.whole((pair.fine,) * 3))
     sizes = [FIELD_UM / edge for edge in (pair.coarse, pair.fine)]
-    volumes = [np.bincount(found.ravel(), minlength=len(NAMES)) * size**3 for found, size in zip((coarse, fine), sizes, strict=True)]
+    volumes = [
+        np.bincount(found.ravel(), minlength=len(NAMES)) * size**3
+        for found, size in zip((coarse, fine), sizes, strict=True)
+    ]
     rows = {}
     for label, title in NAMES.items():
         if min(v[label] for v in volumes) < 1000 * sizes[0] ** 3:

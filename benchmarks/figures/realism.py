@@ -83,7 +83,9 @@ def _spectra(real: dict[str, tuple[Image, Mask]]) -> Table:
         columns[f"{name}, animal"] = power(noise, _inner(truth != OUTSIDE, 1))
     far = _inner(small("normal").truth == OUTSIDE, 8)
     columns["normal, mode B, air"] = power(mode_b("normal").astype(np.float32), far)
-    columns |= {name: power(image.astype(np.float32), _inner(mask, 3)) for name, (image, mask) in real.items()}
+    columns |= {
+        name: power(image.astype(np.float32), _inner(mask, 3)) for name, (image, mask) in real.items()
+    }
     rows: dict[str, dict[str, Any]] = {
         f"{low:.2f} to {high:.2f}": {name: found[index] for name, found in columns.items()}
         for index, (low, high) in enumerate(zip(BANDS, BANDS[1:], strict=False))
@@ -207,7 +209,9 @@ def _means(real: dict[str, tuple[Image, Mask]]) -> Table:
         for label, title in NAMES.items():
             mask = _inner(found.truth == label, 2 if label == OUTSIDE else 1)
             mask = mask if mask.sum() > 500 else found.truth == label
-            rows[f"{name}, {title}"] = _stats(values[mask]) | {"as uint8": 255 / 65535 * float(found.image[mask].mean())}
+            rows[f"{name}, {title}"] = _stats(values[mask]) | {
+                "as uint8": 255 / 65535 * float(found.image[mask].mean())
+            }
     for name, (image, mask) in real.items():
         inner = image[_inner(mask, 3)]
         rows[name] = _stats(inner) | {"as uint8": float(inner.mean())}
@@ -240,7 +244,9 @@ def rings(values: NDArray[np.float32], air: Mask, parameters: PhantomParameters)
         count = np.bincount(column[mask], minlength=column.max() + 1)
         mean = np.bincount(column[mask], plane[mask], column.max() + 1) / np.maximum(count, 1)
         full = count > 100
-        shares.append(np.average((mean[full] - plane[mask].mean()) ** 2, weights=count[full]) / plane[mask].var())
+        shares.append(
+            np.average((mean[full] - plane[mask].mean()) ** 2, weights=count[full]) / plane[mask].var()
+        )
         profiles.append(np.where(full, mean, np.nan))
     table = np.array(profiles)
     table = table[:, np.isfinite(table).all(axis=0)]
@@ -261,7 +267,10 @@ def _slices_apart(table: NDArray[np.float64], lag: int) -> float:
 def _polar(parameters: PhantomParameters) -> tuple[Image, Image, Image]:
     """Return dy, dx and the distance from the rotation axis, in voxels, of each place in a plane."""
     _, ny, nx = parameters.shape
-    middle = [(n - 1) / 2 + part * max(ny, nx) for n, part in zip((ny, nx), parameters.scan.axis_offset, strict=True)]
+    middle = [
+        (n - 1) / 2 + part * max(ny, nx)
+        for n, part in zip((ny, nx), parameters.scan.axis_offset, strict=True)
+    ]
     dy, dx = np.indices((ny, nx)) - np.array(middle)[:, None, None]
     return dy, dx, np.hypot(dy, dx)
 
@@ -269,7 +278,9 @@ def _polar(parameters: PhantomParameters) -> tuple[Image, Image, Image]:
 def _cupping() -> Table:
     rows = {}
     for name in DIFFICULTIES:
-        parameters = PhantomParameters.named("small", name).with_scan(snr=NOISELESS, ring=0.0, streaks=0.0, clip=UNCLIPPED)
+        parameters = PhantomParameters.named("small", name).with_scan(
+            snr=NOISELESS, ring=0.0, streaks=0.0, clip=UNCLIPPED
+        )
         rows[name] = {"c, set": parameters.scan.hardening} | cupping(parameters)
     return Table("beam hardening: values with it over values without", rows)
 

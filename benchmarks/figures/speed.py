@@ -58,7 +58,9 @@ def _row(run: dict[str, Any], every: int) -> dict[str, Any]:
         "seconds": run["wall"],
         "CPU seconds": run["cpu"],
         "voxels per second and core, 10⁶": run["voxels"] / run["cpu"] / 1e6,
-        "of blocks mostly animal": run["dense voxels"] / run["dense seconds"] / 1e6 if run["dense seconds"] else "none",
+        "of blocks mostly animal": run["dense voxels"] / run["dense seconds"] / 1e6
+        if run["dense seconds"]
+        else "none",
         "peak RSS, MiB": run["peak"] / 2**20,
     }
 
@@ -111,7 +113,9 @@ def _cells() -> dict[str, Any]:
     key = field_key(0, "speed")
     points = np.random.default_rng(0).uniform(-100, 100, (POINTS, 3))
     return _compared(
-        "nearest and second nearest seed of 10⁶ points", lambda: _cells_numba(key, points), lambda: cells_numpy(key, points)
+        "nearest and second nearest seed of 10⁶ points",
+        lambda: _cells_numba(key, points),
+        lambda: cells_numpy(key, points),
     )
 
 
@@ -155,7 +159,9 @@ def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _blur() -> dict[str, Any]:
     values = np.random.default_rng(0).random((CUBE,) * 3, np.float32)
     return _compared(
-        f"13 taps along each axis of {CUBE}^3", lambda: blur(values, SIGMA, SIGMA, RADIUS), lambda: blur_numpy(values)
+        f"13 taps along each axis of {CUBE}^3",
+        lambda: blur(values, SIGMA, SIGMA, RADIUS),
+        lambda: blur_numpy(values),
     )
 
 

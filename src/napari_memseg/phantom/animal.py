@@ -87,7 +87,7 @@ def _traits(animal: AnimalParameters, seed: int, body: Body, voxel_um: float) ->
 @compiled
 def _mark_outside(grid: Grid, body: Body) -> None:
     """Mark the cells that no solid and no skin comes near."""
-    far = 1.2 * grid.cell  # half a diagonal is 0.87; distances are of first order
+    far = 1.5 * grid.cell  # half a diagonal is 0.87, and distances may come out 1.4 times too long
     for i in range(grid.counts[0]):
         for j in range(grid.counts[1]):
             for k in range(grid.counts[2]):

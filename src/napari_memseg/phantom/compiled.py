@@ -6,6 +6,7 @@ was kept is forgotten as soon as any file here is younger.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -30,8 +31,9 @@ def _forget_old_code() -> None:
     folder = Path(__file__).parent
     youngest = max(source.stat().st_mtime for source in folder.glob("*.py"))
     for kept in (folder / "__pycache__").glob("*.nb[ic]"):
-        if kept.stat().st_mtime < youngest:
-            kept.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process forgets as well
+            if kept.stat().st_mtime < youngest:
+                kept.unlink()
 
 
 _forget_old_code()

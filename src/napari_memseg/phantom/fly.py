@@ -31,6 +31,8 @@ COARSEST = 256
 """Levels are added until none of the axes is longer than this."""
 
 
+PAD = 80
+"""Slices beyond the volume that may be asked for: more than any halo."""
 KEPT_BYTES = 32 * 2**20
 """Labels of boxes whose image was asked for, per level."""
 THREADS = os.cpu_count() or 1
@@ -111,8 +113,12 @@ class Phantom:
         Raises
         ------
         GeometryError
-            If the box leaves the volume.
+            If the box leaves the volume, or there is no such level.
         """
+        if not 0 <= level < len(self.levels):
+            raise GeometryError(
+                f"The phantom has no level {level}. Its levels are 0, the finest, to {len(self.levels) - 1}."
+            )
         return self.levels[level].render(box)
 
     @cached_property
@@ -176,7 +182,7 @@ class Level:
 
     @cached_property
     def _pose(self) -> Pose:
-        return self.pose(self._imaging.halo)
+        return self.pose(PAD)
 
     @property
     def chunk(self) -> Zyx:
@@ -206,7 +212,7 @@ class Level:
     def truth(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels of a box."""
         self._check(box)
-        return self._kept.get(box, lambda: self.voxels(box, THREADS).labels)
+        return self._kept.get(box, lambda: self.voxels(box, THREADS).labels).copy()
 
     def instances(self, box: Box) -> NDArray[np.uint32]:
         """Return the instances of a box."""

@@ -13,6 +13,7 @@ import numpy as np
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.phantom.detector import (
     NOISE_MARGIN,
+    STRONG,
     Detector,
     expose,
     harden,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.tissue import Animal
     from napari_memseg.phantom.voxels import Voxels
 
+RING_WIDTH = 1.9
+"""Part of a plane that a strong ring takes, times the plane's edge in voxels."""
 SHARP = 0.2
 """A blur of less, in voxels, is none."""
 PLACES = 1000
@@ -112,9 +115,8 @@ class Imaging:
         """Blur, more towards the edge of the field of view."""
         if self._is_sharp:
             return attenuation.copy()
-        first = attenuation.flat[0]
-        if (attenuation == first).all():
-            return np.full(box.shape, first, np.float32)
+        if not attenuation.any():
+            return np.zeros(box.shape, np.float32)
         middle, edge = (blur(attenuation, s, s * self._scan.blur_z, self._radius) for s in self._sigmas)
         d = self._detector
         y, x = (np.arange(a, b, dtype=np.float64) for a, b in zip(box.start[1:], box.stop[1:], strict=True))
@@ -141,15 +143,20 @@ def grey_window(
     boxes = [Box.at(zyx(place), LOOK).clip(parameters.shape) for place in places]
     found = [sample(animal, pose, box) for box in boxes]
     values = np.concatenate([(part.light + part.heavy).ravel() for part in found]).astype(np.float64)
-    steps = np.linspace(-3.1, 3.1, 63)
+    steps = np.linspace(-5.0, 5.0, 101)
     weights = np.exp(-0.5 * steps**2)
     spread = np.hypot(_noise_level(scan), scan.ring)
-    levels = np.unique(np.round(values, 3), return_counts=True)
-    grid = (levels[0][:, None] + spread * steps).ravel()
-    mass = (levels[1][:, None] * weights).ravel()
+    levels, counts = np.unique(np.round(values, 3), return_counts=True)
+    strong = min(scan.strong_rings * RING_WIDTH / max(parameters.shape[1:]), 0.5)  # part of all voxels
+    shifts, shares = np.array([0.0, -1.0, 1.0]) * STRONG * scan.ring, (1 - strong, strong, strong)
+    grid = (levels[:, None, None] + shifts[:, None] + spread * steps).ravel()
+    mass = (counts[:, None, None] * np.array(shares)[:, None] * weights).ravel()
     order = np.argsort(grid, kind="stable")
     share = np.cumsum(mass[order]) / mass.sum()
-    low, high = (float(grid[order][np.searchsorted(share, q)]) for q in (scan.clip, 1.0 - scan.clip))
+    low, high = (
+        float(grid[order][min(np.searchsorted(share, q), len(grid) - 1)])
+        for q in (scan.clip, 1.0 - scan.clip)
+    )
     return low, max(high, low + 0.1)
 
 

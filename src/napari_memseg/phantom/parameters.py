@@ -23,8 +23,59 @@ Medium = Literal["air", "ethanol", "agarose"]
 Stain = Literal["none", "iodine", "pta"]
 Mode = Literal["image", "projection"]
 
+ANIMAL_LIMITS = {
+    "length_um": (1.0, 1e6),
+    "spread": (0.0, 0.3),
+    "head": (0.1, 10.0),
+    "thorax": (0.1, 10.0),
+    "abdomen": (0.1, 10.0),
+    "bend": (-1.0, 1.0),
+    "cuticle_um": (0.1, 1e4),
+    "membrane_um": (0.1, 1e4),
+    "bristles": (0, 10_000),
+    "wing_um": (0.01, 1e3),
+    "fibre_um": (1.0, 1e4),
+    "fibre_gap_um": (0.0, 1e3),
+    "fat_cell_um": (1.0, 1e4),
+    "fat_reach_um": (0.0, 1e5),
+    "facet_um": (1.0, 1e4),
+    "air_sacs": (0, 10),
+    "twig_um": (1e-9, 1e3),
+    "attractors": (1, 100_000),
+    "shrinkage_um": (0.0, 1e3),
+    "stain_depth_um": (0.1, 1e6),
+}
+SCAN_LIMITS = {
+    "drift_voxels": (0.0, 100.0),
+    "seam_every": (0, 2**20),
+    "seam_jump": (0.0, 20.0),
+    "seam_gain": (0.0, 0.5),
+    "blur": (0.0, 4.0),
+    "blur_at_edge": (0.5, 2.0),
+    "blur_z": (0.0, 2.0),
+    "hardening": (0.0, 0.9),
+    "phase": (0.0, 2.0),
+    "ring": (0.0, 1.0),
+    "strong_rings": (0, 100),
+    "ring_run": (1, 10_000),
+    "snr": (1e-3, 1e12),
+    "noise_floor": (0.0, 1.0),
+    "streaks": (0.0, 1.0),
+    "clip": (0.0, 0.49),
+    "z_gain": (0.0, 0.5),
+    "flicker": (0.0, 0.5),
+}
+"""What is possible, from and to."""
 MEDIA: Mapping[str, float] = {"air": 0.0, "ethanol": 0.75, "agarose": 1.0}
 """Attenuation of what surrounds the animal, relative to water."""
+
+
+def _check(what: str, values: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse numbers beyond their limits, and those that are none."""
+    for name, (low, high) in limits.items():
+        value = getattr(values, name)
+        if not low <= value <= high:
+            raise InputError(f"No {what} of a phantom has {name}={value}. Possible is {low:g} to {high:g}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +139,11 @@ class AnimalParameters:
     """How far the stain came: e-fold depth."""
 
     def __post_init__(self) -> None:
-        lengths = ("length_um", "cuticle_um", "membrane_um", "fibre_um", "fat_cell_um", "facet_um", "twig_um")
-        wrong = [f"{name}={getattr(self, name)}" for name in lengths if not getattr(self, name) > 0]
-        if wrong or self.medium not in MEDIA:
+        _check("animal", self, ANIMAL_LIMITS)
+        if self.medium not in MEDIA or self.stain not in get_args(Stain):
             raise InputError(
-                f"No animal has {', '.join(wrong) or f'medium={self.medium!r}'}. Give lengths above 0 µm, "
-                f"and one of {', '.join(MEDIA)} as the medium."
+                f"No animal has medium={self.medium!r} and stain={self.stain!r}. Choose the medium from "
+                f"{', '.join(MEDIA)}, and the stain from {', '.join(get_args(Stain))}."
             )
 
 
@@ -143,10 +193,11 @@ class ScanParameters:
     """Gain of single slices, one standard deviation, as a fraction."""
 
     def __post_init__(self) -> None:
-        if not (self.snr > 0 and 0 <= self.clip < 0.5 and 0 <= self.blur <= 4 and self.bits in (8, 16)):
+        _check("scan", self, SCAN_LIMITS)
+        if self.bits not in (8, 16) or self.arc not in (180, 360):
             raise InputError(
-                f"No scan has snr={self.snr}, clip={self.clip}, blur={self.blur}, bits={self.bits}. "
-                "Possible are a snr above 0, a clip below 0.5, a blur of 0 to 4 voxels, and 8 or 16 bits."
+                f"No scan has bits={self.bits} and arc={self.arc}. Possible are 8 or 16 bits, and 180 or "
+                "360 degrees."
             )
 
 
@@ -215,6 +266,8 @@ class PhantomParameters:
                 f"A phantom of {self.shape} voxels is impossible. Give three lengths (z, y, x), "
                 f"1 to {2**20} each."
             )
+        if not 0 <= self.tilt_degrees <= 180:
+            raise InputError(f"A tilt of {self.tilt_degrees} degrees is impossible. Give 0 to 180.")
         if self.voxel_um is not None and not 0 < self.voxel_um < float("inf"):
             raise InputError(f"A voxel of {self.voxel_um} µm is impossible. Give an edge above 0.")
         if self.mode not in get_args(Mode):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KNOTS = 50
 """Slices between two steps of the random walk."""
-EXTENT_UM = (2800.0, 1500.0, 1400.0)
+EXTENT_UM = (2800.0, 1800.0, 1600.0)
 """Room that a fly of 2500 µm needs along its axis and across it, longest first."""
 
 

@@ -84,7 +84,8 @@ class SolidsBuilder:
         """Add an elliptic sheet that waves a little; its third axis is its normal."""
         c, frame = np.asarray(centre, float), np.asarray(axes, float)
         s = np.array([*np.asarray(semi, float), 1.0])
-        reach = np.sqrt(((frame * np.array([s[0], s[1], SHEET_WAVE + thickness])[:, None]) ** 2).sum(0))
+        flat = np.sqrt(((frame[:2] * s[:2, None]) ** 2).sum(0))
+        reach = flat + np.abs(frame[2]) * (SHEET_WAVE + thickness)
         matrix = (frame / s[:, None]).ravel()
         self._add(SHEET, part, 0, [*c, *matrix, thickness], c - reach, c + reach)
 

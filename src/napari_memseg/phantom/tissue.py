@@ -124,7 +124,7 @@ def tissue(
         found = _outside_skin(animal, u, v, w, near, who)
     else:
         found = _inside_skin(animal, d, shell, u, v, w, near, who)
-    return _with_thin(animal.solids, found, d, near[THIN], who[THIN])
+    return _with_thin(animal, found, d, near[THIN], who[THIN])
 
 
 @compiled
@@ -189,17 +189,19 @@ def _note_thin(
 
 
 @compiled
-def _with_thin(solids: Solids, found: Tissue, d: float, share: float, s: int) -> Tissue:
+def _with_thin(animal: Animal, found: Tissue, d: float, share: float, s: int) -> Tissue:
     """Blend in what is thinner than a sample: tracheae inside, wings and bristles outside."""
     label, number, light, heavy = found
     if share <= 0.0:
         return found
-    if solids.part[s] == TRACHEA:
+    if animal.solids.part[s] == TRACHEA:
         if d >= 0.0 or label == L.CUTICLE:
             return found
+        tree = animal.solids.number[s]
         if share >= 0.5:
-            label, number = L.TRACHEAE, (L.TREE << L.KIND_BITS) + solids.number[s]
-        return label, number, light * (1.0 - share), heavy * (1.0 - share)
+            label, number = L.TRACHEAE, (L.TREE << L.KIND_BITS) + tree
+        filling = HAEMOLYMPH_VALUE if tree == animal.traits.collapsed else 0.0
+        return label, number, light * (1.0 - share) + filling * share, heavy * (1.0 - share)
     if d < 0.0:
         return found
     label = L.CUTICLE if share >= 0.5 else label

@@ -137,7 +137,8 @@ def _add_twigs(
         stray = np.array([draws.normal(f"twig {axis}", int(node)) for axis in "uvw"])
         way = along / np.linalg.norm(along) + 0.5 * stray
         end = places[node] + TWIG_UM * animal.length_um / FLY_UM * way / np.linalg.norm(way)
-        solids.cone(TRACHEA, places[node], end, radii[node], animal.twig_um, int(tree[node]) + 1)
+        radius = max(radii[node], animal.twig_um)
+        solids.cone(TRACHEA, places[node], end, radius, animal.twig_um, int(tree[node]) + 1)
 
 
 def _add_mouths(

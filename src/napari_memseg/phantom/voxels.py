@@ -181,12 +181,12 @@ def _at(
     near: NDArray[np.float64],
     who: NDArray[np.int64],
 ) -> Tissue:
-    """Return the tissue at a place: of the animal, or of a second one beside it."""
+    """Return the tissue at a place: of the animal, or of a second one beside it; else what surrounds both."""
     found = _in_animal(animal, plain, u, v, w, near, who)
     if found[0] != L.OUTSIDE or not has_twin(pose):
         return found
     m, o = pose.twin_matrix, pose.twin_offset
-    return _in_animal(
+    other = _in_animal(
         animal,
         plain,
         m[0, 0] * u + m[0, 1] * v + m[0, 2] * w + o[0],
@@ -195,6 +195,7 @@ def _at(
         near,
         who,
     )
+    return found if other[0] == L.OUTSIDE else other
 
 
 @compiled
