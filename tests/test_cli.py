@@ -230,3 +230,25 @@ def test_three_numbers_or_a_word_make_a_halo():
     assert words_of_halo("1,2,3") == (1, 2, 3)
     with pytest.raises(InputError, match="exact, recommended, or three numbers"):
         words_of_halo("1,2")
+
+
+def test_a_phantom_is_written_with_its_truth(ask, tmp_path):
+    out = tmp_path / "fly.ome.zarr"
+    told = ask("phantom", out, "--shape", 20, 18, 33, "--seed", 7, "--difficulty", "easy", "--chunk", 16)
+    assert told["shape"] == [20, 18, 33]
+    assert sum(told["classes"].values()) == 20 * 18 * 33
+    assert ask("info", f"{out}::labels/truth")["shape"] == [20, 18, 33]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (("--size", "tiny", "--shape", "9", "9", "9"), "Give one of them"),
+        (("--size", "vast"), "tiny, small, medium, large, huge"),
+        (("--animal", "whale"), "fly, beetle, larva"),
+        (("--shape", "0", "9", "9"), "three lengths"),
+    ],
+)
+def test_a_phantom_that_cannot_be_is_refused_in_words(refuse, tmp_path, call, says):
+    assert says in refuse("phantom", tmp_path / "fly", *call)
+    assert not list(tmp_path.iterdir())

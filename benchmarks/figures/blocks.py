@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from figures.renders import DIFFICULTIES
+from figures.renders import DIFFICULTIES, THREADS
 from figures.table import Table
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.phantom.fly import Phantom
@@ -35,7 +35,7 @@ def measure() -> Iterator[Table]:
     for name, case in _cases().items():
         phantom = Phantom(case.parameters)
         shape = phantom.levels[case.level].shape
-        whole = phantom.render(Box.whole(shape), case.level)
+        whole = phantom.levels[case.level].render(Box.whole(shape), THREADS)
         rows[f"{name}, {' x '.join(map(str, shape))}"] = {
             f"{workers} worker{'s' * (workers > 1)}": _equal(case, whole, workers) for workers in WORKERS
         }

@@ -34,10 +34,10 @@ Image = NDArray[Any]
 Places = tuple[NDArray[np.int64], ...]
 
 
-def measure(difficulties: tuple[str, ...] = DIFFICULTIES) -> Iterator[Table]:
+def measure() -> Iterator[Table]:
     """Yield Dice of thresholds and of forests, for each difficulty and in both modes."""
     thresholds, forests = {}, {}
-    images = {f"{name}, mode A": small(name) for name in difficulties}
+    images = {f"{name}, mode A": small(name) for name in DIFFICULTIES}
     images["normal, mode B"] = mode_b("normal"), small("normal").truth
     for name, (image, truth, *_) in images.items():
         thresholds[name] = [best_threshold(image, truth == label) for label in STRUCTURES]
@@ -100,7 +100,7 @@ def forest_dice(image: Image, truth: NDArray[np.uint8], seeds: int = SEEDS) -> l
 
 
 def scribble(truth: NDArray[np.uint8], seed: int) -> Places:
-    """Return the voxels of short strokes in single slices, class after class; a stroke ends with its structure."""
+    """Return the voxels of short strokes in single slices, class after class; each ends with its structure."""
     draw = np.random.default_rng(seed)
     voxels = {int(label): np.flatnonzero(truth == label) for label in np.unique(truth)}
     taken: set[tuple[int, ...]] = set()

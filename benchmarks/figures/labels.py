@@ -7,7 +7,6 @@ tree must lie in one component of its voxels (26 neighbours).
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cc3d
@@ -40,11 +39,11 @@ class Pair(NamedTuple):
 
 PAIRS = {
     "whole animal": Pair(192, 256, None),
-    "thorax": Pair(960, 1440, Box((240, 400, 400), (370, 560, 560))),
-    "abdomen": Pair(960, 1440, Box((520, 400, 400), (650, 560, 560))),
+    "thorax": Pair(960, 1440, Box((260, 410, 410), (340, 540, 540))),
+    "abdomen": Pair(960, 1440, Box((560, 410, 410), (640, 540, 540))),
 }
 FIELD_UM = 2900.0
-TREES_EDGE = 512
+TREES_EDGE = 384
 
 
 def measure() -> Iterator[Table]:

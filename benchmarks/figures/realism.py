@@ -1,12 +1,12 @@
-"""How like a scan it looks: noise, texture, edges, rings and cupping, beside real volumes where there are any.
+"""How like a scan it looks: noise, texture, edges, rings and cupping, beside real volumes if there are any.
 
-Noise of the phantom is the difference of one box rendered twice, with the set noise and with next to none; that
-of real volumes cannot be told from texture, and is taken as it is. Edges go by the distance from the outer
-skin, or from the surface of a real volume's labels; in the phantom legs, wings and what is near them are left out.
+Noise of the phantom is the difference of one box rendered twice, with the set noise and with next to none;
+that of real volumes cannot be told from texture, and is taken as it is. Edges go by the distance from the outer
+skin, or from the surface of a real volume's labels; in the phantom, legs and wings are left out.
 """
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,14 @@ PATCH = 16
 BANDS = np.array([0.0, 0.08, 0.16, 0.24, 0.32, 0.40, 0.5])
 """Of spatial frequency, in 1/voxel."""
 LAGS = 1, 2, 3
+FEWEST = 500
+"""Voxels that a class keeps when its border is left out; else all of it counts."""
+REACH = 7
+"""How far from an edge it is looked at, in voxels."""
 MATERIALS = FLIGHT_MUSCLE, GUT_CONTENT, FAT_BODY, NERVOUS_TISSUE, HAEMOLYMPH
 NOISELESS, UNCLIPPED = 1e6, 1e-6
+DENSE = 0.5
+"""Attenuation below which ratios say little."""
 
 Image = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -88,7 +94,7 @@ def _spectra(real: dict[str, tuple[Image, Mask]]) -> Table:
     }
     rows: dict[str, dict[str, Any]] = {
         f"{low:.2f} to {high:.2f}": {name: found[index] for name, found in columns.items()}
-        for index, (low, high) in enumerate(zip(BANDS, BANDS[1:], strict=False))
+        for index, (low, high) in enumerate(itertools.pairwise(BANDS))
     }
     return Table("noise power in the plane, of its highest, by frequency (1/voxel)", rows)
 
@@ -112,7 +118,7 @@ def _inner(mask: Mask, margin: int) -> Mask:
 
 
 def power(image: NDArray[np.float32], mask: Mask) -> list[float]:
-    """Return the mean power in each band of frequency over squares inside the mask, relative to the highest."""
+    """Return the mean power in each band of frequency over squares in the mask, relative to the highest."""
     taper = np.hanning(PATCH + 2)[1:-1]
     f = np.fft.fftfreq(PATCH)
     far = np.hypot(f[:, None], f[None, :])
@@ -127,7 +133,7 @@ def power(image: NDArray[np.float32], mask: Mask) -> list[float]:
                     total, count = total + np.abs(spectrum) ** 2, count + 1
     if count < 8:
         return [float("nan")] * (len(BANDS) - 1)
-    bands = [total[(far > low) & (far <= high)].mean() for low, high in zip(BANDS, BANDS[1:], strict=False)]
+    bands = [total[(far > low) & (far <= high)].mean() for low, high in itertools.pairwise(BANDS)]
     return [float(band / max(bands)) for band in bands]
 
 
@@ -146,7 +152,8 @@ def _correlations(real: dict[str, tuple[Image, Mask]]) -> Table:
 
 def correlation(image: Image, mask: Mask) -> dict[str, float]:
     """Return the correlation of voxels of a material that lie 1, 2, 3 apart in the plane, and along z."""
-    values = image.astype(np.float32)
+    where = _where(mask, 0)
+    values, mask = image[where].astype(np.float32), mask[where]
     values = values - values[mask].mean()
     variance = float((values[mask] ** 2).mean())
 
@@ -178,10 +185,12 @@ def _skin(truth: NDArray[np.uint8]) -> tuple[Mask, Mask]:
 
 
 def edge(image: Image, mask: Mask, allowed: Mask | None) -> dict[str, float]:
-    """Return mean grey values by distance from a mask's surface, and over how far they rise from 10 to 90 %."""
+    """Return mean grey values by distance from a mask's surface, and how far they rise from 10 to 90 %."""
+    where = _where(mask, REACH + 1)
+    image, mask = image[where], mask[where]
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     distance = np.where(mask, inside - 0.5, 0.5 - outside)
-    near = (np.abs(distance) < 7) & (True if allowed is None else allowed)
+    near = (np.abs(distance) < REACH) & (True if allowed is None else allowed[where])
     places, values = distance[near], image[near].astype(float)
     which = np.round(places * 2).astype(int)
     bins = np.unique(which)
@@ -190,9 +199,14 @@ def edge(image: Image, mask: Mask, allowed: Mask | None) -> dict[str, float]:
     low, high = grey[at < -4].mean(), grey[at > 0].max()
     share = 100 * (grey - low) / (high - low)
     steps = {f"{d:+d}": float(np.interp(d, at, share)) for d in (-3, -2, -1, 0, 1, 2, 3)}
-    rise = [float(at[np.argmax(share > part)]) for part in (10, 90)]
     first, last = (_crossing(at, share, part) for part in (10, 90))
-    return {**steps, "10 to 90 %": last - first if np.isfinite(rise).all() else float("nan")}
+    return {**steps, "10 to 90 %": last - first}
+
+
+def _where(mask: Mask, margin: int) -> tuple[slice, ...]:
+    """Return the box that a mask fills, with a margin."""
+    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(slice(max(span.start - margin, 0), span.stop + margin) for span in found)
 
 
 def _crossing(at: NDArray[np.float64], share: NDArray[np.float64], part: float) -> float:
@@ -203,18 +217,17 @@ def _crossing(at: NDArray[np.float64], share: NDArray[np.float64], part: float) 
 
 def _means(real: dict[str, tuple[Image, Mask]]) -> Table:
     rows = {}
-    for name in ("normal",):
-        phantom, found = Phantom(PhantomParameters.named("small", name)), small(name)
-        values = attenuation(phantom, found.image)
-        for label, title in NAMES.items():
-            mask = _inner(found.truth == label, 2 if label == OUTSIDE else 1)
-            mask = mask if mask.sum() > 500 else found.truth == label
-            rows[f"{name}, {title}"] = _stats(values[mask]) | {
-                "as uint8": 255 / 65535 * float(found.image[mask].mean())
-            }
+    phantom, found = Phantom(PhantomParameters.named("small", "normal")), small("normal")
+    values = attenuation(phantom, found.image)
+    for label, title in NAMES.items():
+        mask = found.truth == label
+        inner = _inner(mask, 8 if label == OUTSIDE else 1)
+        mask = inner if inner.sum() > FEWEST else mask
+        grey = float(found.image[mask].mean()) * 255 / np.iinfo(found.image.dtype).max
+        rows[f"normal, {title}"] = _stats(values[mask]) | {"as uint8": grey}
     for name, (image, mask) in real.items():
-        inner = image[_inner(mask, 3)]
-        rows[name] = _stats(inner) | {"as uint8": float(inner.mean())}
+        inside = image[_inner(mask, 3)]
+        rows[name] = _stats(inside) | {"as uint8": float(inside.mean())}
     return Table("values within a material (attenuation; grey values of real volumes)", rows)
 
 
@@ -234,8 +247,8 @@ def _rings() -> Table:
 
 
 def rings(values: NDArray[np.float32], air: Mask, parameters: PhantomParameters) -> dict[str, float]:
-    """Return which part of the variance is one of the radius alone, slice by slice and from slice to slice."""
-    dy, dx, far = _polar(parameters)
+    """Return which part of the variance is of the radius alone, in a slice and from slice to slice."""
+    _dy, dx, far = _polar(parameters)
     column = (far + 0.5).astype(int)
     if parameters.scan.arc == 180:
         column = 2 * column + (dx > 0)
@@ -290,6 +303,7 @@ def cupping(parameters: PhantomParameters) -> dict[str, float]:
     hard, truth = _band(parameters)
     soft, _ = _band(parameters.with_scan(hardening=0.0))
     body = _skin(truth)[0]
+    body &= soft > DENSE
     ratio = hard[body] / soft[body]
     coarse = Phantom(parameters).prepass
     places = (np.argwhere(body) + [BAND[0], 0, 0] + 0.5) / coarse.step - 0.5

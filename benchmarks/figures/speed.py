@@ -1,9 +1,9 @@
 """How fast it is, in how much memory, and what compiling is worth.
 
-Each volume is rendered block by block in a process of its own, which keeps none of them. Voxels per second and
-core are by CPU seconds, which other work on the machine changes less than those of the clock. Of the largest
-volume a sample of blocks is rendered, spread over all of it. The weight of numba is that of two loops, written
-as plainly as numpy lets one; results are compared. Compiling is timed with an empty cache.
+Each volume is rendered block by block in a process of its own, which keeps none of them. Voxels per second
+and core are by CPU seconds, which other work on the machine changes less than those of the clock. Of the large
+volumes a sample of blocks is rendered, spread over all of each. The weight of numba is that of two loops,
+written as plainly as numpy lets one; results are compared. Compiling is timed with an empty cache.
 """
 
 import json
@@ -27,7 +27,7 @@ from napari_memseg.phantom.noise import cells3
 from napari_memseg.phantom.optics import blur, gaussian
 
 RUNS, REPEATS, THREADS = 3, 5, 2
-VOLUMES = {128: 1, 256: 1, 512: 1, 1024: 17}
+VOLUMES = {128: 1, 256: 1, 512: 3, 1024: 31}
 """Edges of cubes, and of how many blocks one is rendered."""
 POINTS, CUBE = 10**6, 128
 SIGMA, RADIUS = 1.5, 6

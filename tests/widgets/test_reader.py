@@ -92,6 +92,16 @@ def test_the_sample_opens_as_image_and_mask_on_one_grid(viewer):
     assert set(np.unique(np.asarray(labels.data[80]))) == {0, 1}
 
 
+def test_the_synthetic_fly_is_made_once_and_opens_as_image_and_truth(viewer, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_memseg.widgets.sample_data.user_cache_path", lambda *_, **__: tmp_path)
+    for _ in range(2):
+        image, truth = viewer.open_sample("napari-memseg", "fly_tiny")
+        assert image.data.shape == truth.data.shape == (64, 64, 64)
+        assert microns(image) == microns(truth)
+        assert len(np.unique(np.asarray(truth.data))) == 13
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic_fly_tiny_1.ome.zarr"]
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "empty_folder", "missing.tif"])
 def test_what_is_no_volume_is_declined(tmp_path, name):
     (tmp_path / "notes.txt").write_text("not a volume")

@@ -28,6 +28,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.io.files import locked, refuse_to_overwrite, rename_folder
+from napari_memseg.io.stacks import Compression
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
 from napari_memseg.workflows.phantom_stacks import StackStores
@@ -37,7 +38,6 @@ from napari_memseg.workflows.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from napari_memseg.io.stacks import Compression
     from napari_memseg.phantom.fly import Rendered
 
 Format = Literal["ome-zarr", "bigtiff", "slices", "raw"]
@@ -76,6 +76,11 @@ class PhantomConfig:
             raise InputError(
                 f"There is no format {self.format!r}. Choose one of {', '.join(get_args(Format))}."
             )
+        if self.compression not in get_args(Compression):
+            raise InputError(
+                f"There is no compression {self.compression!r}. Choose one of "
+                f"{', '.join(get_args(Compression))}."
+            )
         if self.chunk < 16:
             raise InputError(
                 f"A chunk of {self.chunk} voxels is too small. Choose 16 or more; 64 suits most."
@@ -86,7 +91,7 @@ class PhantomConfig:
     @property
     def threads(self) -> int:
         """How many blocks are rendered at a time."""
-        return self.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        return self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def phantom(
