@@ -100,7 +100,7 @@ def forest_dice(image: Image, truth: NDArray[np.uint8], seeds: int = SEEDS) -> l
 
 
 def scribble(truth: NDArray[np.uint8], seed: int) -> Places:
-    """Return the voxels of short strokes in single slices, class after class; each ends with its structure."""
+    """Return the voxels of short strokes in single slices, class after class; each ends with it."""
     draw = np.random.default_rng(seed)
     voxels = {int(label): np.flatnonzero(truth == label) for label in np.unique(truth)}
     taken: set[tuple[int, ...]] = set()

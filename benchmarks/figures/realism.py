@@ -1,8 +1,8 @@
 """How like a scan it looks: noise, texture, edges, rings and cupping, beside real volumes if there are any.
 
 Noise of the phantom is the difference of one box rendered twice, with the set noise and with next to none;
-that of real volumes cannot be told from texture, and is taken as it is. Edges go by the distance from the outer
-skin, or from the surface of a real volume's labels; in the phantom, legs and wings are left out.
+that of real volumes cannot be told from texture, and is taken as it is. Edges go by the distance from the
+outer skin, or from the surface of a real volume's labels; in the phantom, legs and wings are left out.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """How fast it is, in how much memory, and what compiling is worth.
 
 Each volume is rendered block by block in a process of its own, which keeps none of them. Voxels per second
-and core are by CPU seconds, which other work on the machine changes less than those of the clock. Of the large
-volumes a sample of blocks is rendered, spread over all of each. The weight of numba is that of two loops,
+and core are by CPU seconds, which other work on the machine changes less than those of the clock. Of the
+large volumes a sample of blocks is rendered, spread over all of each. The weight of numba is that of two loops,
 written as plainly as numpy lets one; results are compared. Compiling is timed with an empty cache.
 """
 
