@@ -18,12 +18,12 @@ All are of seed 0. Needs scikit-learn (which monai and batchgeneratorsv2 bring a
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from figures import animals, blocks, difficulty, labels, realism, speed
-from figures.table import Table, print_table
+from figures.table import Row, Table, print_table
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def _parts(data: Path | None) -> dict[str, Callable[[], Iterator[Table]]]:
     return parts | {"realism": partial(realism.measure, data)}
 
 
-def _printed(tables: Iterator[Table]) -> dict[str, object]:
+def _printed(tables: Iterator[Table]) -> dict[str, Mapping[str, Row]]:
     found = {}
     for table in tables:
         print_table(table)
