@@ -195,3 +195,9 @@ def test_a_huge_phantom_opens_and_reads_without_room_for_it():
     assert fine.truth.all()
     assert len(np.unique(coarse.truth)) > 1
     assert not corner.any()
+
+
+def test_a_thin_wide_volume_has_all_its_coarse_levels():
+    fly = phantom(PhantomParameters.named((3, 2100, 2100), "hard", seed=1))
+    for level in fly.levels[2:]:
+        assert level.render(Box((0, 0, 0), (1, 8, 8))).image.shape == (1, 8, 8)

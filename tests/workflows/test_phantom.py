@@ -10,6 +10,7 @@ from xxhash import xxh3_128
 from napari_memseg.errors import Cancelled, InputError, RunMismatchError
 from napari_memseg.geometry import Box
 from napari_memseg.inference.control import Control
+from napari_memseg.io.files import remove
 from napari_memseg.io.formats import open_volume
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
@@ -119,7 +120,34 @@ def test_nothing_is_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fly"]
 
 
-@pytest.mark.parametrize("how", [{"format": "jpeg"}, {"chunk": 8}, {"workers": 0}, {"compression": "lzma"}])
+@pytest.mark.parametrize("lost", ["image", "image/labels", "blocks.jsonl"])
+def test_what_a_kill_left_half_made_is_made_anew(tmp_path, rendered, monkeypatch, lost):
+    monkeypatch.setattr("napari_memseg.workflows.phantom.BLOCK", 16)
+    next(steps := phantom(tmp_path / "fly", PARAMETERS, PhantomConfig(**SMALL)))
+    steps.close()
+    remove(tmp_path / "fly.part" / lost)
+    if lost == "image/labels":  # before the first block was done
+        remove(tmp_path / "fly.part" / "blocks.jsonl")
+    written(tmp_path / "fly")
+    assert np.array_equal(whole(tmp_path / "fly"), rendered.image)
+    assert np.array_equal(whole(f"{tmp_path / 'fly'}::labels/truth"), rendered.truth)
+
+
+def test_files_that_a_kill_cut_off_do_not_stay(tmp_path, rendered):
+    next(steps := phantom(tmp_path / "fly", PARAMETERS, PhantomConfig(**SMALL, format="raw")))
+    steps.close()
+    image = tmp_path / "fly.part" / "image"
+    for name in ("synthetic_fly_5.raw", "synthetic_fly_5.mhd.0a0a0a0a.part"):
+        (image / name).write_bytes(b"half")
+    written(tmp_path / "fly", format="raw")
+    voxels = np.fromfile(tmp_path / "fly" / "synthetic_fly_5.raw", "<u2").reshape(SHAPE)
+    assert np.array_equal(voxels, rendered.image)
+    assert not list((tmp_path / "fly").glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "how", [{"format": "jpeg"}, {"tile": 100}, {"chunk": 8}, {"workers": 0}, {"compression": "lzma"}]
+)
 def test_an_impossible_storage_is_refused(tmp_path, how):
     with pytest.raises(InputError):
         written(tmp_path / "fly", **how)

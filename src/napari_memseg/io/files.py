@@ -27,6 +27,7 @@ __all__ = [
     "locked",
     "part_folder",
     "refuse_to_overwrite",
+    "remove",
     "rename_folder",
 ]
 
@@ -104,6 +105,14 @@ def rename_folder(part: Path, final: Path) -> None:
         final.rmdir()
     part.rename(final)
     fsync_path(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def _forget_old_code() -> None:
     folder = Path(__file__).parent
     youngest = max(source.stat().st_mtime for source in folder.glob("*.py"))
     for kept in (folder / "__pycache__").glob("*.nb[ic]"):
-        with suppress(FileNotFoundError):  # another process forgets as well
+        with suppress(OSError):  # another process forgets as well, or only root may
             if kept.stat().st_mtime < youngest:
                 kept.unlink()
 

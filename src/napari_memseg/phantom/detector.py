@@ -205,7 +205,7 @@ def slice_gains(
     key: np.uint64,
 ) -> NDArray[np.float64]:
     """Return the gain of each slice: drift, flicker, and steps at ``seams`` (slices between, largest)."""
-    z = (np.arange(depth) + 0.5) * step - 0.5
+    z = np.minimum((np.arange(depth) + 0.5) * step - 0.5, fine_depth - 1.0)
     at = z / max(fine_depth / 4.0, 1.0)
     knots = np.array([line_value(key, k) for k in range(7)]).clip(-1, 1)
     k, t = at.astype(int), at - np.floor(at)

@@ -77,8 +77,8 @@ class Imaging:
         self._scan = scan
         self._coarse = coarse
         self._sigmas = [scan.blur / step, scan.blur * scan.blur_at_edge / step]
-        self._is_sharp = self._sigmas[1] * max(scan.blur_z, 1.0) < SHARP
-        self._radius = 0 if self._is_sharp else int(np.ceil(4 * self._sigmas[1] * max(scan.blur_z, 1.0)))
+        self._is_sharp = max(self._sigmas) * max(scan.blur_z, 1.0) < SHARP
+        self._radius = 0 if self._is_sharp else int(np.ceil(4 * max(self._sigmas) * max(scan.blur_z, 1.0)))
         self._phase = scan.phase / step**2 if scan.phase / step**2 > 0.01 else 0.0
         self._detector = _detector(parameters, shape, step, coarse, window)
         self._noise_filter = noise_filter()

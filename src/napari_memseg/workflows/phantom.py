@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.inference.control import Control
-from napari_memseg.io.files import locked, refuse_to_overwrite, rename_folder
+from napari_memseg.io.files import locked, refuse_to_overwrite, remove, rename_folder
 from napari_memseg.io.stacks import Compression
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
@@ -81,6 +81,8 @@ class PhantomConfig:
                 f"There is no compression {self.compression!r}. Choose one of "
                 f"{', '.join(get_args(Compression))}."
             )
+        if self.tile is not None and (self.tile < 16 or self.tile % 16):
+            raise InputError(f"A tile of {self.tile} voxels is impossible. Choose a multiple of 16.")
         if self.chunk < 16:
             raise InputError(
                 f"A chunk of {self.chunk} voxels is too small. Choose 16 or more; 64 suits most."
@@ -131,15 +133,18 @@ def phantom(
     started, control = monotonic(), control or Control()
     fly, how = Phantom(parameters or PhantomParameters()), config or PhantomConfig()
     final = Path(destination)
-    refuse_to_overwrite(final)
     part = final.with_name(f"{final.name}.part")
+    refuse_to_overwrite(final)
     with locked(part):
+        refuse_to_overwrite(final)
         log = BlockLog.open(part, fly, asdict(how) | {"workers": None})
         stores = _stores(part / "image", fly, how)
         total = prod(ceil_div(fly.shape, _block(fly, how)))
         for step in _render(fly, how, stores, log, total):
             yield step
             control.raise_if_cancelled()
+        for left_by_a_kill in [*stores.folder.glob("*.part")]:
+            remove(left_by_a_kill)
         for name in stores.finish():
             yield Progress(stage="phantom", done=total, total=total, message=f"{name} written")
         manifest = write_manifest(stores.folder, fly, asdict(how), log)

@@ -74,14 +74,14 @@ class StackStores:
 
     def _write(self, path: Path, stack: Stack, planes: Iterator[NDArray[Any]]) -> None:
         """Write one stack, unless an earlier process has finished it."""
-        if self._kind == "bigtiff" and not path.with_suffix(".tif").exists():
-            write_bigtiff(
-                path.with_suffix(".tif"), stack, planes, compression=self._compression, tile=self._tile
-            )
+        tiff, header, raw = (path.with_name(path.name + ending) for ending in (".tif", ".mhd", ".raw"))
+        if self._kind == "bigtiff" and not tiff.exists():
+            write_bigtiff(tiff, stack, planes, compression=self._compression, tile=self._tile)
         elif self._kind == "slices" and not path.exists():
             write_slices(path, stack, planes, compression=self._compression)
-        elif self._kind == "raw" and not path.with_suffix(".mhd").exists():
-            write_raw(path.with_suffix(".mhd"), stack, planes)
+        elif self._kind == "raw" and not header.exists():
+            raw.unlink(missing_ok=True)  # a kill left it without its header
+            write_raw(header, stack, planes)
 
 
 class _RawVoxels:

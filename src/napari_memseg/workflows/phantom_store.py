@@ -12,7 +12,7 @@ from xxhash import xxh3_128
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells
-from napari_memseg.io.files import atomic_write
+from napari_memseg.io.files import atomic_write, remove
 from napari_memseg.io.pyramid import create_image, create_labels, create_labels_group, open_pyramid
 from napari_memseg.phantom import labels as L
 from napari_memseg.phantom.parameters import VERSION
@@ -137,7 +137,8 @@ class BlockLog:
         )
         log = cls(folder / "blocks.jsonl")
         record = folder / "job.json"
-        if record.exists():
+        log._forget_what_is_gone(folder)
+        if record.exists() and log.path.exists():
             theirs = json.loads(record.read_bytes())
             if theirs != job:
                 raise RunMismatchError(
@@ -146,13 +147,22 @@ class BlockLog:
                     "same to go on with it, choose another destination, or delete that folder."
                 )
             log._read()
-        elif any(path.name != "lock" for path in folder.iterdir()):
+        elif not record.exists() and any(path.name != "lock" for path in folder.iterdir()):
             raise InputError(
                 f"{folder} exists, but no phantom made it. Choose another destination, or move it away."
             )
         else:
             atomic_write(record, json.dumps(job, indent=1).encode())
         return log
+
+    def _forget_what_is_gone(self, folder: Path) -> None:
+        """Begin anew where no block is done, or the voxels of those that were are gone."""
+        image = folder / "image"
+        if not image.exists():
+            self.path.unlink(missing_ok=True)
+        if (folder / "job.json").exists() and not self.path.exists():
+            for path in [image, *folder.glob("*.voxels")]:
+                remove(path)
 
     def add(self, box: Box, found: Rendered, chunk: Zyx) -> None:
         """Remember a block that is stored."""
