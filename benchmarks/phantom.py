@@ -12,7 +12,7 @@ Parts:
 - speed: voxels per second and core, memory, and what compiling saves and costs.
 - animals: what a beetle and a larva are made of, beside the fly.
 
-All are of seed 0. Needs scikit-learn (which monai and batchgeneratorsv2 bring along) and, for memory, Linux;
+All are of seed 0. Needs scikit-learn (which batchgeneratorsv2 brings along) and, for memory, Linux;
 4 GiB. All parts take about a quarter of an hour on 2 cores.
 """
 
@@ -45,15 +45,14 @@ def main() -> None:
 
 
 def _parts(data: Path | None) -> dict[str, Callable[[], Iterator[Table]]]:
-    modules = {
-        "blocks": blocks,
-        "labels": labels,
-        "difficulty": difficulty,
-        "speed": speed,
-        "animals": animals,
+    return {
+        "blocks": blocks.measure,
+        "labels": labels.measure,
+        "difficulty": difficulty.measure,
+        "realism": partial(realism.measure, data),
+        "speed": speed.measure,
+        "animals": animals.measure,
     }
-    parts = {name: module.measure for name, module in modules.items()}
-    return parts | {"realism": partial(realism.measure, data)}
 
 
 def _printed(tables: Iterator[Table]) -> dict[str, Mapping[str, Row]]:
