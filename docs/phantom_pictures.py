@@ -7,7 +7,6 @@ viewer; how long scrolling took and in how much memory is printed.
 """
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
@@ -20,8 +19,7 @@ from qtpy.QtWidgets import QApplication
 
 import napari_memseg as ms
 from napari_memseg.data import bundled
-from napari_memseg.geometry import Box, cell_box, cells
-from napari_memseg.phantom.fly import Phantom
+from napari_memseg.geometry import Box
 from napari_memseg.widgets.reader import layer
 from napari_memseg.widgets.sample_data import _colors
 
@@ -29,18 +27,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 LEVELS = ("easy", "normal", "hard")
-
-
-def rendered(fly: Phantom) -> tuple[np.ndarray, np.ndarray]:
-    """Return all of image and truth, block by block."""
-    image, truth = np.empty(fly.shape, fly.dtype), np.empty(fly.shape, np.uint8)
-    block = (64, 128, 128)
-    boxes = [cell_box(index, block, fly.shape) for index in cells(Box.whole(fly.shape), block)]
-    fly.prepare()
-    with ThreadPoolExecutor() as pool:
-        for box, found in zip(boxes, pool.map(fly.render, boxes), strict=True):
-            image[box.slices], truth[box.slices] = found.image, found.truth
-    return image, truth
 
 
 def cuts(image: np.ndarray) -> list[np.ndarray]:
@@ -105,7 +91,7 @@ def huge(folder: Path) -> None:
     settle()
     viewer.screenshot(folder / "phantom-huge.png", canvas_only=False)
     rss = psutil.Process().memory_info().rss / 2**20
-    print(f"scrolling: median {np.median(took):.2f} s, longest {max(took):.2f} s; RSS {rss:.0f} MiB")  # noqa: T201
+    print(f"scrolling: median {np.median(took):.2f} s, longest {max(took):.2f} s; RSS {rss:.0f} MiB")  # noqa: T201 - what it measured
     viewer.close()
 
 
@@ -119,7 +105,8 @@ def main(folder: Path) -> None:
     """Take all pictures."""
     images = {}
     for name in LEVELS:
-        image, truth = rendered(ms.phantom("small", name))
+        fly = ms.phantom("small", name)
+        image, truth = (volume.read(Box.whole(fly.shape)) for volume in (fly.image, fly.truth))
         images[name] = image
         in_3d(name, image, truth, folder)
     slices(images, folder / "phantom-slices.png")

@@ -23,13 +23,14 @@ from napari_memseg.inference.control import Control
 from napari_memseg.inference.crew import Crew
 from napari_memseg.inference.empty import split_empty
 from napari_memseg.inference.executors import RunStep, Tally
-from napari_memseg.inference.folder import alone, locked, sweep_partial
+from napari_memseg.inference.folder import alone, locked
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.pencils import pencil_width, pencils
 from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.inference.schedule import needs
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.writer import mark_failed, mark_skipped
+from napari_memseg.io.arrays import sweep_partial
 from napari_memseg.io.formats import open_volume
 
 if TYPE_CHECKING:

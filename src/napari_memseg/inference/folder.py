@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import CONFIDENCE, FOLDER, begin_run_card, read_run_card
+from napari_memseg.io.arrays import sweep_partial
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
 
@@ -101,12 +102,6 @@ def _sweep(destination: Path) -> None:
         for path in destination.parent.iterdir():
             if path.name.startswith(f"{destination.name}.") and path.name.endswith(_RUBBISH):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def sweep_partial(destination: Path) -> None:
-    """Delete what a kill has left half written of chunks; nobody else may be writing."""
-    for left_by_a_kill in destination.rglob("*.partial"):
-        left_by_a_kill.unlink()
 
 
 @contextmanager

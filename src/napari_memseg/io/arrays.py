@@ -137,6 +137,12 @@ def _check_whole_chunks(array: zarr.Array[Any], slices: tuple[slice, ...], data:
         raise InputError(f"{data.dtype} values do not all fit an array of {array.dtype}. Convert them first.")
 
 
+def sweep_partial(folder: Path) -> None:
+    """Delete what a kill has left half written of chunks; nobody else may be writing."""
+    for left_by_a_kill in folder.rglob("*.partial"):
+        left_by_a_kill.unlink()
+
+
 def chunk_files_exist(array: zarr.Array[Any], slices: tuple[slice, ...]) -> bool:
     """Whether every chunk that the slices touch was written, and is still there."""
     return all(file.exists() for file in _chunk_files(array, slices))

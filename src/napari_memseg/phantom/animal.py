@@ -8,7 +8,6 @@ import numpy as np
 
 from napari_memseg.phantom.body import (
     ABDOMEN,
-    FLY_UM,
     Body,
     add_appendages,
     body_distance,
@@ -49,7 +48,7 @@ def build_animal(animal: AnimalParameters, seed: int, voxel_um: float) -> Animal
     margins = np.full(len(solids.kind), traits.sample_um)
     margins[solids.part == GUT] += FAT_NEAR_GUT_UM
     margins[solids.part == NERVE] += 25.0  # over which two of them blend
-    cell = max(CELL_UM * animal.length_um / FLY_UM, voxel_um / 2)
+    cell = max(CELL_UM * animal.scale, voxel_um / 2)
     low = np.minimum(solids.low.min(0), (body.centre - body.semi).min(0)) - 3 * cell
     high = np.maximum(solids.high.max(0), (body.centre + body.semi).max(0)) + 3 * cell
     grid = build_grid(solids, margins, low, high, cell)
@@ -62,7 +61,7 @@ def _traits(animal: AnimalParameters, seed: int, body: Body, voxel_um: float) ->
     back = np.array([body.centre[ABDOMEN, 0], body.centre[ABDOMEN, 1], 0.0])
     wound = surface_point(body, back, np.array([0.1, 0.7, 0.7]))
     grain = surface_point(body, back, np.array([0.0, -0.6, 0.8]))
-    radius = max(body.semi[:, 1:].max() * 1.5, 900.0 * animal.length_um / FLY_UM)
+    radius = max(body.semi[:, 1:].max() * 1.5, 900.0 * animal.scale)
     keys = ("fat", "lobes", "fibres", "content", "grains", "bubbles", "texture")
     return Traits(
         MEDIA[animal.medium],

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.hashing import Draws
     from napari_memseg.phantom.parameters import AnimalParameters
 
-FLY_UM = 2500.0
-"""The length for which places are given below."""
 BLEND_UM = 60.0
 """How softly head, thorax and abdomen go over into each other."""
 FURROW_UM = 7.0
@@ -29,10 +27,12 @@ FURROW_UM = 7.0
 HEAD, THORAX, ABDOMEN = 0, 1, 2
 
 # centre (u, v, w) and half axes of a fly's head, thorax and abdomen
-_PARTS = (
-    ((-960.0, 30.0, 0.0), (200.0, 280.0, 360.0)),
-    ((-400.0, 60.0, 0.0), (430.0, 420.0, 380.0)),
-    ((470.0, -20.0, 0.0), (700.0, 360.0, 380.0)),
+PARTS_UM = np.array(
+    [
+        ((-960.0, 30.0, 0.0), (200.0, 280.0, 360.0)),
+        ((-400.0, 60.0, 0.0), (430.0, 420.0, 380.0)),
+        ((470.0, -20.0, 0.0), (700.0, 360.0, 380.0)),
+    ]
 )
 # legs of the right side: where they leave the body, their joints, in (u, v, w)
 _LEGS = (
@@ -62,11 +62,11 @@ class Body(NamedTuple):
 
 def build_body(animal: AnimalParameters, draws: Draws) -> Body:
     """Draw the skin of one animal."""
-    scale = animal.length_um / FLY_UM
-    centre = np.array([c for c, _ in _PARTS]) * scale
+    scale = animal.scale
+    centre = PARTS_UM[:, 0] * scale
     sizes = np.array([animal.head, animal.thorax, animal.abdomen])
     strays = [[draws.size(1.0, f"body {axis}", part) for axis in "uvw"] for part in range(3)]
-    semi = np.array([s for _, s in _PARTS]) * scale * sizes[:, None] * (1 + (np.array(strays) - 1) / 2)
+    semi = PARTS_UM[:, 1] * scale * sizes[:, None] * (1 + (np.array(strays) - 1) / 2)
     centre[HEAD, 0] = centre[THORAX, 0] - 0.88 * (semi[HEAD, 0] + semi[THORAX, 0])
     centre[ABDOMEN, 0] = centre[THORAX, 0] + 0.78 * (semi[THORAX, 0] + semi[ABDOMEN, 0])
     first, last = centre[ABDOMEN, 0] - 0.45 * semi[ABDOMEN, 0], centre[ABDOMEN, 0] + 0.85 * semi[ABDOMEN, 0]
@@ -156,7 +156,7 @@ def surface_point(
 
 def add_appendages(solids: SolidsBuilder, body: Body, animal: AnimalParameters, draws: Draws) -> None:
     """Add legs, mouthparts, antennae, eyes, wings and bristles."""
-    scale = animal.length_um / FLY_UM
+    scale = animal.scale
     if animal.legs:
         _add_legs(solids, scale, draws)
     _add_head(solids, body, scale, draws)
@@ -206,7 +206,7 @@ def _add_eye(solids: SolidsBuilder, body: Body, side: int, number: int) -> None:
 
 
 def _add_wing(solids: SolidsBuilder, body: Body, side: int, animal: AnimalParameters, draws: Draws) -> None:
-    scale = animal.length_um / FLY_UM
+    scale = animal.scale
     back = body.centre[ABDOMEN, 1] + body.semi[ABDOMEN, 1] + 45 * scale
     centre = np.array([420 * scale, back + 12 * (side + 1) * scale, side * 175 * scale])
     tilt = np.radians(8 * side)

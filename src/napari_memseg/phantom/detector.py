@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_memseg.phantom.compiled import compiled
-from napari_memseg.phantom.hashing import hash3, unit
-from napari_memseg.phantom.noise import bell, line_value
+from napari_memseg.phantom.hashing import field_key, hash3, unit
+from napari_memseg.phantom.noise import bell, between_knots, line_value
+from napari_memseg.phantom.tissue import HAEMOLYMPH_VALUE, MUSCLE_VALUE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
     from napari_memseg.phantom.prepass import Prepass
 
 NOISE_RADIUS = 4
-NOISE_MARGIN = (1, NOISE_RADIUS, NOISE_RADIUS)
-"""Voxels around a box that its noise is made of, (z, y, x)."""
+"""Voxels around a box, in its planes, that its noise is made of."""
 STRONG = 6.0
 """A strong ring, in standard deviations of the others."""
 STREAKS = 5
@@ -208,9 +209,7 @@ def slice_gains(
     z = np.minimum((np.arange(depth) + 0.5) * step - 0.5, fine_depth - 1.0)
     at = z / max(fine_depth / 4.0, 1.0)
     knots = np.array([line_value(key, k) for k in range(7)]).clip(-1, 1)
-    k, t = at.astype(int), at - np.floor(at)
-    t = t * t * (3 - 2 * t)
-    gains = 1.0 + z_gain * (knots[k] * (1 - t) + knots[k + 1] * t)
+    gains = 1.0 + z_gain * between_knots(knots, at)
     gains *= 1.0 + flicker * np.array([line_value(key, 1000 + int(i)) for i in z])
     every, largest = seams
     if every:
@@ -219,3 +218,15 @@ def slice_gains(
         )
         gains *= 1.0 + largest * steps[(z // every).astype(int)]
     return np.asarray(gains)
+
+
+def gains_of(parameters: PhantomParameters, depth: int, step: int) -> NDArray[np.float64]:
+    """Return the gain of each of the ``depth`` slices of a level."""
+    scan, key = parameters.scan, field_key(parameters.seed, "gains")
+    seams = (scan.seam_every, scan.seam_gain)
+    return slice_gains(depth, parameters.shape[0], step, scan.z_gain, scan.flicker, seams, key)
+
+
+def noise_level(scan: ScanParameters) -> float:
+    """Return the noise's standard deviation, relative to water."""
+    return (MUSCLE_VALUE - HAEMOLYMPH_VALUE) / scan.snr

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 COARSEST = 256
 """Levels are added until none of the axes is longer than this."""
-
-
 PAD = 80
 """Slices beyond the volume that may be asked for: more than any halo."""
 KEPT_BYTES = 32 * 2**20
@@ -70,7 +68,7 @@ class Phantom:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the image."""
-        return np.dtype(np.uint8 if self.parameters.scan.bits == 8 else np.uint16)
+        return self.parameters.scan.dtype
 
     @property
     def name(self) -> str:
@@ -93,7 +91,7 @@ class Phantom:
     @cached_property
     def window(self) -> tuple[float, float]:
         """Attenuation, relative to water, of the lowest and the highest grey value."""
-        return grey_window(self.parameters, self.levels[0].animal, self.levels[0].pose(0), self.prepass)
+        return grey_window(self.parameters, self.levels[0].animal, self.levels[0].pose(0))
 
     def prepare(self) -> None:
         """Make what all boxes share, before threads ask for it at once."""
@@ -177,8 +175,9 @@ class Level:
     @cached_property
     def _imaging(self) -> Imaging | Projecting:
         phantom = self._phantom
-        kind = Projecting if phantom.parameters.mode == "projection" else Imaging
-        return kind(phantom.parameters, self.shape, self.step, phantom.prepass, phantom.window)
+        if phantom.parameters.mode == "projection":
+            return Projecting(phantom.parameters, self.shape, self.step, phantom.window)
+        return Imaging(phantom.parameters, self.shape, self.step, phantom.prepass, phantom.window)
 
     @cached_property
     def _pose(self) -> Pose:

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_memseg.geometry import Box, zyx
+from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.detector import (
-    NOISE_MARGIN,
+    NOISE_RADIUS,
     STRONG,
     Detector,
     expose,
+    gains_of,
     harden,
     noise_filter,
-    slice_gains,
+    noise_level,
     white_noise,
 )
-from napari_memseg.phantom.hashing import field_key
+from napari_memseg.phantom.hashing import field_key, hash3, thirds
 from napari_memseg.phantom.optics import blur, filter_plane, laplacian
-from napari_memseg.phantom.prepass import random_places
-from napari_memseg.phantom.tissue import HAEMOLYMPH_VALUE, MUSCLE_VALUE
 from napari_memseg.phantom.voxels import sample
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.geometry import Zyx
-    from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
+    from napari_memseg.phantom.parameters import PhantomParameters
     from napari_memseg.phantom.pose import Pose
     from napari_memseg.phantom.prepass import Prepass
     from napari_memseg.phantom.tissue import Animal
@@ -82,7 +82,6 @@ class Imaging:
         self._phase = scan.phase / step**2 if scan.phase / step**2 > 0.01 else 0.0
         self._detector = _detector(parameters, shape, step, coarse, window)
         self._noise_filter = noise_filter()
-        self.dtype = np.dtype(np.uint8 if scan.bits == 8 else np.uint16)
 
     @property
     def halo(self) -> int:
@@ -109,7 +108,7 @@ class Imaging:
             values = inner - np.float32(self._phase) * laplacian(values)
         out = np.empty(box.shape, np.uint16)
         expose(values, self._noise(box), np.array(box.start), self._detector, self._coarse, out)
-        return out.astype(self.dtype, copy=False)
+        return out.astype(self._scan.dtype, copy=False)
 
     def _blurred(self, box: Box, attenuation: NDArray[np.float32]) -> NDArray[np.float32]:
         """Blur, more towards the edge of the field of view."""
@@ -125,27 +124,25 @@ class Imaging:
         return np.asarray(middle + part * (edge - middle), np.float32)
 
     def _noise(self, box: Box) -> NDArray[np.float32]:
-        grown = box.grow((0, *NOISE_MARGIN[1:]))
+        grown = box.grow((0, NOISE_RADIUS, NOISE_RADIUS))
         white = np.empty(grown.shape, np.float32)
         white_noise(self._detector.noise_key, np.array(grown.start), white)
         return filter_plane(white, self._noise_filter)
 
 
-def grey_window(
-    parameters: PhantomParameters, animal: Animal, pose: Pose, coarse: Prepass
-) -> tuple[float, float]:
+def grey_window(parameters: PhantomParameters, animal: Animal, pose: Pose) -> tuple[float, float]:
     """Return the attenuations of the lowest and highest grey value; ``clip`` of the voxels lie beyond each.
 
     From voxels here and there, with noise and rings as they will be, but sharp.
     """
     scan = parameters.scan
-    places = random_places(parameters.seed, parameters.shape, PLACES)
+    places = _random_places(parameters.seed, parameters.shape, PLACES)
     boxes = [Box.at(zyx(place), LOOK).clip(parameters.shape) for place in places]
     found = [sample(animal, pose, box) for box in boxes]
     values = np.concatenate([(part.light + part.heavy).ravel() for part in found]).astype(np.float64)
     steps = np.linspace(-5.0, 5.0, 101)
     weights = np.exp(-0.5 * steps**2)
-    spread = np.hypot(_noise_level(scan), scan.ring)
+    spread = np.hypot(noise_level(scan), scan.ring)
     levels, counts = np.unique(np.round(values, 3), return_counts=True)
     strong = min(scan.strong_rings * RING_WIDTH / max(parameters.shape[1:]), 0.5)  # part of all voxels
     shifts, shares = np.array([0.0, -1.0, 1.0]) * STRONG * scan.ring, (1 - strong, strong, strong)
@@ -160,8 +157,19 @@ def grey_window(
     return low, max(high, low + 0.1)
 
 
-def _noise_level(scan: ScanParameters) -> float:
-    return (MUSCLE_VALUE - HAEMOLYMPH_VALUE) / scan.snr
+def _random_places(seed: int, shape: Zyx, count: int) -> NDArray[np.int64]:
+    """Return ``count`` voxels (z, y, x) of a volume, drawn evenly."""
+    out = np.empty((count, 3), np.int64)
+    _draw_places(field_key(seed, "places"), np.array(shape), out)
+    return out
+
+
+@compiled
+def _draw_places(key: np.uint64, shape: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    for i in range(len(out)):
+        parts = thirds(hash3(key, 0, 0, i))
+        for axis in range(3):
+            out[i, axis] = int(parts[axis] * shape[axis])
 
 
 def _detector(
@@ -169,17 +177,6 @@ def _detector(
 ) -> Detector:
     scan, seed = parameters.scan, parameters.seed
     reach = max(shape[1:]) / 2.0
-    keys = [field_key(seed, f"{name} {step}") for name in ("noise", "rings", "streaks")]
-    gain_key = field_key(seed, "gains")
-    gains = slice_gains(
-        shape[0],
-        parameters.shape[0],
-        step,
-        scan.z_gain,
-        scan.flicker,
-        (scan.seam_every, scan.seam_gain),
-        gain_key,
-    )
     return Detector(
         hardening=scan.hardening,
         ring=scan.ring / np.sqrt(step),
@@ -190,16 +187,16 @@ def _detector(
         axis_x=(shape[2] - 1) / 2.0 + scan.axis_offset[1] * 2.0 * reach,
         reach=reach,
         step=float(step),
-        noise=_noise_level(scan) / step**1.5,
+        noise=noise_level(scan) / step**1.5,
         noise_floor=scan.noise_floor,
         streaks=scan.streaks,
         sources=(coarse.densest + 0.5) / step - 0.5,
         source_reach=coarse.step / step / 2.0,
         low=window[0],
         high=window[1],
-        top=255.0 if scan.bits == 8 else 65535.0,
-        gains=gains,
-        noise_key=keys[0],
+        top=scan.top,
+        gains=gains_of(parameters, shape[0], step),
+        noise_key=field_key(seed, f"noise {step}"),
         ring_key=field_key(seed, "rings"),
-        streak_key=keys[2],
+        streak_key=field_key(seed, f"streaks {step}"),
     )

@@ -6,10 +6,15 @@ seed, and a place belongs to the nearest.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.hashing import hash3, mix, thirds, unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @compiled
@@ -90,6 +95,13 @@ def bell(bits: np.uint64) -> float:
     for part in range(4):
         total += float((bits >> np.uint64(16 * part)) & np.uint64(0xFFFF))
     return (total / 65536.0 - 2.0 + 2.0 / 65536.0) * 1.7320508075688772
+
+
+def between_knots(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Go smoothly from value to value; ``at`` counts them from 0, and is less than the last."""
+    k, t = at.astype(int), at - np.floor(at)
+    t = t * t * (3.0 - 2.0 * t)
+    return np.asarray(values[k] * (1.0 - t) + values[k + 1] * t)
 
 
 @compiled

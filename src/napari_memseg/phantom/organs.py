@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_memseg.phantom.body import ABDOMEN, FLY_UM, HEAD, THORAX, surface_point
+from napari_memseg.phantom.body import ABDOMEN, HEAD, PARTS_UM, THORAX, surface_point
 from napari_memseg.phantom.solids import BUNDLE, DUCT, GONAD, GUT, NERVE, STRAP, TUBULE, SolidsBuilder
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.parameters import AnimalParameters
 
 SIDES = (-1, 1)
-FRAME_UM = np.array([[-960.0, 30.0, 0.0], [-400.0, 60.0, 0.0], [470.0, -20.0, 0.0]])
-FRAME_SEMI_UM = np.array([[200.0, 280.0, 360.0], [430.0, 420.0, 380.0], [700.0, 360.0, 380.0]])
 
 
 class Organs:
@@ -33,7 +31,7 @@ class Organs:
         self._body = body
         self._animal = animal
         self._draws = draws
-        self._scale = animal.length_um / FLY_UM
+        self._scale = animal.scale
 
     def add(self) -> None:
         """Add all of them."""
@@ -65,7 +63,7 @@ class Organs:
 
     def _at(self, part: int, places: ArrayLike) -> NDArray[np.float64]:
         """Move places in a fly's part of the body to where this animal has them."""
-        relative = (np.asarray(places, float) - FRAME_UM[part]) / FRAME_SEMI_UM[part]
+        relative = (np.asarray(places, float) - PARTS_UM[part, 0]) / PARTS_UM[part, 1]
         return np.asarray(self._body.centre[part] + relative * self._body.semi[part], np.float64)
 
     def _stray(self, field: str, index: int, count: int, reach: float) -> NDArray[np.float64]:

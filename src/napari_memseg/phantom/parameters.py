@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
+import numpy as np
+
 from napari_memseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Zyx
 
 T = TypeVar("T")
+FLY_UM = 2500.0
+"""Length of a fly, for which the places and sizes of its parts are given."""
 VERSION = 1
 """Of what a seed gives: another version may give other voxels."""
 Medium = Literal["air", "ethanol", "agarose"]
@@ -90,7 +94,7 @@ class AnimalParameters:
 
     kind: str = "fly"
     """What it is called in the manifest."""
-    length_um: float = 2500.0
+    length_um: float = FLY_UM
     """From head to tail, without legs and wings."""
     spread: float = 0.1
     """Of sizes, as a fraction: one standard deviation."""
@@ -137,6 +141,11 @@ class AnimalParameters:
     stain: Stain = "none"
     stain_depth_um: float = 200.0
     """How far the stain came: e-fold depth."""
+
+    @property
+    def scale(self) -> float:
+        """How large it is, relative to a fly."""
+        return self.length_um / FLY_UM
 
     def __post_init__(self) -> None:
         _check("animal", self, ANIMAL_LIMITS)
@@ -191,6 +200,16 @@ class ScanParameters:
     """Slow drift of grey values along z, as a fraction."""
     flicker: float = 0.0
     """Gain of single slices, one standard deviation, as a fraction."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the grey values."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+    @property
+    def top(self) -> float:
+        """The highest grey value."""
+        return float(2**self.bits - 1)
 
     def __post_init__(self) -> None:
         _check("scan", self, SCAN_LIMITS)

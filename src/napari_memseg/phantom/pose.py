@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_memseg.phantom.hashing import Draws
+from napari_memseg.phantom.noise import between_knots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,8 +46,7 @@ class Pose(NamedTuple):
 def fitting_voxel_um(shape: Zyx, animal: AnimalParameters) -> float:
     """Return the edge of a voxel with which an animal just fills the volume."""
     lengths = sorted(shape, reverse=True)
-    scale = animal.length_um / 2500.0
-    return max(scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
+    return max(animal.scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
 
 
 def voxel_um(parameters: PhantomParameters) -> float:
@@ -59,9 +59,7 @@ def build_pose(parameters: PhantomParameters, shape: Zyx, step: int, pad: int) -
     draws = Draws(parameters.seed)
     matrix = _rotation(parameters, draws) * (voxel_um(parameters) * step)
     middle = (np.array(parameters.shape) / step - 1.0) / 2.0
-    if step == 1:
-        middle = (np.array(shape) - 1.0) / 2.0
-    scale = parameters.animal.length_um / 2500.0
+    scale = parameters.animal.scale
     offset = np.array([60.0, -60.0, 0.0]) * scale - matrix @ middle
     fine = np.arange(-pad, shape[0] + pad, dtype=np.float64) * step + (step - 1) / 2.0
     source, dy, dx = slices(parameters.scan, parameters.seed, parameters.shape[0], fine)
@@ -79,9 +77,7 @@ def slices(
         steps = [draws.normal(f"drift {axis}", k) for k in range(depth // KNOTS + 4)]
         walk = np.cumsum(steps) * scan.drift_voxels * np.sqrt(KNOTS / 1000.0)
         at = np.clip(z / KNOTS + 1.0, 0.0, len(walk) - 1.001)
-        k, t = at.astype(int), at - np.floor(at)
-        t = t * t * (3.0 - 2.0 * t)
-        walks.append(walk[k] * (1 - t) + walk[k + 1] * t - walk[len(walk) // 2])
+        walks.append(between_knots(walk, at) - walk[len(walk) // 2])
     source = z.astype(float).copy()
     for seam in range(1, depth // scan.seam_every + 1) if scan.seam_every else ():
         after = z >= seam * scan.seam_every

@@ -12,15 +12,12 @@ import numpy as np
 
 from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.phantom.animal import build_animal
-from napari_memseg.phantom.compiled import compiled
-from napari_memseg.phantom.hashing import field_key, hash3, thirds
 from napari_memseg.phantom.pose import build_pose, voxel_um
 from napari_memseg.phantom.voxels import sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_memseg.geometry import Zyx
     from napari_memseg.phantom.parameters import PhantomParameters
 
 LONGEST = 64
@@ -67,18 +64,3 @@ def line_integrals(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spectrum = np.fft.rfft2(values, s=(2 * ny, 2 * nx)) * np.fft.rfft2(kernel)
     found = np.fft.irfft2(spectrum, s=(2 * ny, 2 * nx))[:, :ny, :nx]
     return np.maximum(found, 0.0)
-
-
-def random_places(seed: int, shape: Zyx, count: int) -> NDArray[np.int64]:
-    """Return ``count`` voxels (z, y, x) of a volume, drawn evenly."""
-    out = np.empty((count, 3), np.int64)
-    _draw_places(field_key(seed, "places"), np.array(shape), out)
-    return out
-
-
-@compiled
-def _draw_places(key: np.uint64, shape: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    for i in range(len(out)):
-        parts = thirds(hash3(key, 0, 0, i))
-        for axis in range(3):
-            out[i, axis] = int(parts[axis] * shape[axis])

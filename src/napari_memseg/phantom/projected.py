@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_memseg.geometry import Box
-from napari_memseg.phantom.detector import slice_gains
-from napari_memseg.phantom.hashing import field_key
+from napari_memseg.phantom.detector import gains_of, noise_level
 from napari_memseg.phantom.optics import blur
 from napari_memseg.phantom.pose import voxel_um
 from napari_memseg.phantom.projection import ProjectionScan, reconstruct_slice
-from napari_memseg.phantom.tissue import HAEMOLYMPH_VALUE, MUSCLE_VALUE
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from napari_memseg.geometry import Zyx
     from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
-    from napari_memseg.phantom.prepass import Prepass
     from napari_memseg.phantom.voxels import Voxels
 
 NOISE_UM = 5000.0
@@ -37,17 +34,18 @@ FEWEST_ANGLES, MOST_ANGLES = 400, 1800
 
 
 class Projecting:
-    """Forms the image at one level of a phantom; parameters as for ``Imaging``."""
+    """Forms the image at one level of a phantom; parameters as for ``Imaging``.
+
+    What the beam passes is computed ray by ray, and no coarse look is needed.
+    """
 
     def __init__(
         self,
         parameters: PhantomParameters,
         shape: Zyx,
         step: int,
-        coarse: Prepass,
         window: tuple[float, float],
     ) -> None:
-        del coarse  # what the beam passes is computed here, ray by ray
         scan = parameters.scan
         self._shape = shape
         self._voxel_um = voxel_um(parameters) * step
@@ -55,11 +53,8 @@ class Projecting:
         self.halo = int(np.ceil(4 * max(self._sigma, self._sigma_z)))
         self._scan = translated(scan, shape, self._voxel_um, parameters.seed)
         self._window = window
-        seams = (scan.seam_every, scan.seam_gain)
-        key = field_key(parameters.seed, "gains")
-        self._gains = slice_gains(shape[0], parameters.shape[0], step, scan.z_gain, scan.flicker, seams, key)
-        self._top = float(2**scan.bits - 1)
-        self.dtype = np.dtype(np.uint8 if scan.bits == 8 else np.uint16)
+        self._gains = gains_of(parameters, shape[0], step)
+        self._top, self._dtype = scan.top, scan.dtype
 
     @property
     def chunk(self) -> Zyx:
@@ -78,7 +73,7 @@ class Projecting:
             blur(part, self._sigma, self._sigma_z, self.halo) for part in (found.light, found.heavy)
         )
         low, high = self._window
-        out = np.empty(box.shape, self.dtype)
+        out = np.empty(box.shape, self._dtype)
         for i, z in enumerate(range(box.start[0], box.stop[0])):
             plane = reconstruct_slice(light[i], heavy[i], z, self._voxel_um, self._scan)
             grey = (plane[box.slices[1:]] * self._gains[z] - low) * (self._top / (high - low))
@@ -89,8 +84,7 @@ class Projecting:
 def translated(scan: ScanParameters, shape: Zyx, pixel_um: float, seed: int) -> ProjectionScan:
     """Return the projection scan whose images have the noise and the rings that ``scan`` asks for."""
     angles = int(np.clip(1.6 * max(shape[1:]), FEWEST_ANGLES, MOST_ANGLES))
-    noise = (MUSCLE_VALUE - HAEMOLYMPH_VALUE) / scan.snr
-    counts = float(np.clip((NOISE_UM / (noise * pixel_um)) ** 2 / angles, 100.0, 1e15))
+    counts = float(np.clip((NOISE_UM / (noise_level(scan) * pixel_um)) ** 2 / angles, 100.0, 1e15))
     return ProjectionScan(
         angles=angles,
         arc=scan.arc,

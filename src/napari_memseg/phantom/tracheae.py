@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from napari_memseg.phantom.body import ABDOMEN, FLY_UM, THORAX, body_distance, surface_point
+from napari_memseg.phantom.body import ABDOMEN, THORAX, body_distance, surface_point
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.solids import SAC, TRACHEA, SolidsBuilder
 
@@ -50,7 +50,7 @@ def add_tracheae(
     solids: SolidsBuilder, body: Body, sacs: Sacs, animal: AnimalParameters, draws: Draws
 ) -> None:
     """Grow a tree from each spiracle, and join the air sacs to the nearest."""
-    scale = animal.length_um / FLY_UM
+    scale = animal.scale
     roots = spiracles(body)
     places, parents = _grow(roots, _attractors(body, animal, draws), scale)
     tree, radii = _radii(
@@ -136,7 +136,7 @@ def _add_twigs(
         along = places[node] - places[parents[node]]
         stray = np.array([draws.normal(f"twig {axis}", int(node)) for axis in "uvw"])
         way = along / np.linalg.norm(along) + 0.5 * stray
-        end = places[node] + TWIG_UM * animal.length_um / FLY_UM * way / np.linalg.norm(way)
+        end = places[node] + TWIG_UM * animal.scale * way / np.linalg.norm(way)
         radius = max(radii[node], animal.twig_um)
         solids.cone(TRACHEA, places[node], end, radius, animal.twig_um, int(tree[node]) + 1)
 

@@ -60,11 +60,11 @@ def _new_room() -> Room:
 
 def sample(animal: Animal, pose: Pose, box: Box, threads: int = 1) -> Voxels:
     """Return the voxels of ``box``, which may reach beyond the volume by the pose's ``pad`` in z."""
-    out, start = _room(box.shape), np.array(box.start)
-    lines = np.linspace(0, box.shape[1], max(threads, 1) + 1).astype(int)
+    out, start = _empty(box.shape), np.array(box.start)
     if threads < 2:
         _sample(animal, pose, start, 0, box.shape[1], out)
         return out
+    lines = np.linspace(0, box.shape[1], threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
         parts = pairwise(map(int, lines))
         for done in [pool.submit(_sample, animal, pose, start, low, high, out) for low, high in parts]:
@@ -72,7 +72,7 @@ def sample(animal: Animal, pose: Pose, box: Box, threads: int = 1) -> Voxels:
     return out
 
 
-def _room(shape: Zyx) -> Voxels:
+def _empty(shape: Zyx) -> Voxels:
     return Voxels(
         np.zeros(shape, np.uint8),
         np.zeros(shape, np.uint32),

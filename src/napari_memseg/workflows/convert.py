@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
+from napari_memseg.io.arrays import sweep_partial
 from napari_memseg.io.files import atomic_write, locked, refuse_to_overwrite, rename_folder
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import VoxelSize, check_scale
@@ -232,8 +233,7 @@ class _Work:
 
     def _open_image(self, volume: Volume) -> Pyramid:
         if self.image.exists():
-            for left_by_a_kill in self.image.rglob("*.partial"):
-                left_by_a_kill.unlink()
+            sweep_partial(self.image)
             return open_pyramid(self.image)
         self._record(0)
         return create_image(

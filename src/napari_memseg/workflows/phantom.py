@@ -32,7 +32,7 @@ from napari_memseg.io.stacks import Compression
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
 from napari_memseg.workflows.phantom_stacks import StackStores
-from napari_memseg.workflows.phantom_store import BlockLog, Stores, ZarrStores, write_manifest
+from napari_memseg.workflows.phantom_store import MANIFEST, BlockLog, Stores, ZarrStores, write_manifest
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -212,5 +212,5 @@ def _result(fly: Phantom, manifest: dict[str, Any], path: Path) -> dict[str, Any
         "unit": manifest["unit"],
         "classes": {key: row["voxels"] for key, row in manifest["classes"].items()},
         "path": str(path),
-        "manifest": str(path / "phantom.json"),
+        "manifest": str(path / MANIFEST),
     }

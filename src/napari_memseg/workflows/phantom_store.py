@@ -11,7 +11,8 @@ import numpy as np
 from xxhash import xxh3_128
 
 from napari_memseg.errors import InputError, RunMismatchError
-from napari_memseg.geometry import Box, Zyx, cell_box, cells
+from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.io.arrays import sweep_partial
 from napari_memseg.io.files import atomic_write, remove
 from napari_memseg.io.pyramid import create_image, create_labels, create_labels_group, open_pyramid
 from napari_memseg.phantom import labels as L
@@ -53,8 +54,7 @@ class ZarrStores:
         names = ["truth", "instances"] if instances else ["truth"]
         if not folder.exists():
             _create(folder, fly, chunk, names)
-        for left_by_a_kill in folder.rglob("*.partial"):
-            left_by_a_kill.unlink()
+        sweep_partial(folder)
         self._pyramids = {"image": open_pyramid(folder)}
         self._pyramids |= {name: open_pyramid(folder / "labels" / name) for name in names}
         self._done: set[tuple[int, Zyx]] = set()
@@ -65,32 +65,21 @@ class ZarrStores:
         for box in boxes:
             self._done.update((0, chunk) for chunk in cells(box, image.chunk))
         for level in range(1, len(image.levels)):
-            for index in cells(Box.whole(image.levels[level].shape), image.chunk):  # type: ignore[arg-type]
+            for index in cells(Box.whole(zyx(image.levels[level].shape)), image.chunk):
                 if all((level - 1, child) in self._done for child in image.children(level, index)):
                     self._done.add((level, index))
 
     def write(self, box: Box, found: Rendered) -> None:
         """Store one block and the coarse chunks that it completes."""
-        chunks = {(0, chunk) for chunk in cells(box, self._pyramids["image"].chunk)}
+        self._done.update((0, chunk) for chunk in cells(box, self._pyramids["image"].chunk))
         for name, pyramid in self._pyramids.items():
             pyramid.write(box, getattr(found, name))
-            coarse = list(pyramid.propagate(box, _Either(self._done, chunks)))
-        self._done |= {*chunks, *coarse}
+            coarse = list(pyramid.propagate(box, lambda level, index: (level, index) in self._done))
+        self._done.update(coarse)  # only now: they are the same in each pyramid
 
     def finish(self) -> Iterator[str]:
         """Nothing is left to do."""
         yield from ()
-
-
-@dataclass(frozen=True)
-class _Either:
-    """Whether a chunk is in one of two sets: those of earlier blocks, and of this one."""
-
-    earlier: set[tuple[int, Zyx]]
-    mine: set[tuple[int, Zyx]]
-
-    def __call__(self, level: int, index: Zyx) -> bool:
-        return (level, index) in self.earlier or (level, index) in self.mine
 
 
 def _create(folder: Path, fly: Phantom, chunk: Zyx, names: Sequence[str]) -> None:
