@@ -63,9 +63,8 @@ def in_3d(name: str, image: np.ndarray, truth: np.ndarray, folder: Path) -> None
     viewer.add_image(image, rendering="attenuated_mip", contrast_limits=(15000, 65535), name=f"small {name}")
     labels = viewer.add_labels(truth, colormap=_colors(), name="truth", translate=(0, 0, 150))
     labels.iso_gradient_mode = "smooth"
-    viewer.scene.camera.angles = (0, 0, 80)
     viewer.reset_view()
-    viewer.scene.camera.zoom *= 1.25
+    viewer.scene.camera.angles = (0, 25, 80)
     settle()
     viewer.screenshot(folder / f"phantom-3d-{name}.png", canvas_only=True)
     viewer.close()
