@@ -42,6 +42,7 @@ def test_a_stain_is_heavy_in_muscle_and_moves_no_label(stain):
     gain = {label: mean(stained, label)[1] - mean(plain(), label)[1] for label in range(1, 13)}
     assert gain[L.FLIGHT_MUSCLE] > gain[L.NERVOUS_TISSUE] > gain[L.FAT_BODY] > 0.01
     assert gain[L.FLIGHT_MUSCLE] > 0.3
+    assert gain[L.CUTICLE] > 0.05
 
 
 def test_a_stain_fades_inwards():
@@ -74,6 +75,14 @@ def test_a_tube_of_plastic_stands_around_the_animal_with_air_outside():
     np.testing.assert_allclose(found.light[(across > 35) & (across < 65)], PLASTIC_VALUE, rtol=1e-6)
     assert np.median(found.light[(across < -50) & (across > -150)]) == pytest.approx(0.75)
     assert not found.labels[across > 0].any()
+
+
+def test_a_tube_is_straight_whatever_lies_in_it():
+    how = {"tube": True, "medium": "air", "tilt": 0.0, **BARE}
+    straight, bent = (voxels(clean(TINY, bend=bend, **how)) for bend in (0.0, 0.1))
+    around = ~near((straight.labels > 0) | (bent.labels > 0))
+    differ = abs(straight.light - bent.light)[around] > 1e-6
+    assert differ.sum() < 20  # antennae, thinner than half a voxel
 
 
 def test_an_animal_that_shrank_left_a_gap_under_its_cuticle():
@@ -169,6 +178,10 @@ def test_a_second_animal_lies_across_the_first():
     more = (two.labels != L.OUTSIDE) & ~first
     assert more.sum() > 0.3 * first.sum()
     assert len(np.unique(two.labels[more])) >= 12
+    numbers = [set(np.unique(two.instances[where])) - {0} for where in (first, more)]
+    assert all(numbers)
+    assert not set.intersection(*numbers)
+    assert all(number & L.TWIN for number in numbers[1])
 
 
 def test_a_second_animal_is_seen_in_a_volume_that_fits():

@@ -1,5 +1,7 @@
 """How an image is formed of what is there: noise as asked, blur, fringes, grey values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from flies import SMALL, clean, phantom, voxels, whole
 from napari_memseg.geometry import Box
+from napari_memseg.phantom.fly import Level
 from napari_memseg.phantom.image import Imaging
 from napari_memseg.phantom.parameters import DIFFICULTIES, PhantomParameters
 from napari_memseg.phantom.prepass import Prepass
@@ -166,3 +169,30 @@ def test_a_slice_of_a_coarse_level_has_less_noise():
     made = phantom(clean((16, 16, 300)).with_scan(snr=1.0))
     fine, coarse = made.levels
     assert fine.image(Box((0, 0, 0), (16, 16, 40))).std() > 2 * coarse.image(Box((0, 0, 0), (8, 8, 20))).std()
+
+
+def test_streaks_go_out_from_the_grain_of_metal_at_every_level():
+    parameters = clean(SMALL, dust=True).with_scan(streaks=0.1)
+    made = phantom(parameters)
+    z, y, x = made.prepass.densest[0]
+    metal = voxels(parameters).heavy
+    assert abs(np.array([z, y, x]) - np.argwhere(metal > 0.5 * metal.max()).mean(0)).max() < 1.5
+    quiet = phantom(parameters.with_scan(streaks=0.0))
+    for level in (Level(made, 1), Level(made, 2)):
+        loud, still = (Level(one, level.step).render(Box.whole(level.shape)).image for one in (made, quiet))
+        differ = (loud != still).any((1, 2))
+        assert differ[int(z / level.step)]
+        assert not differ.all()
+
+
+def test_a_slice_of_a_coarse_level_that_is_projected_has_less_noise():
+    parameters = replace(clean((8, 48, 48)), mode="projection").with_scan(snr=0.5)
+    made = phantom(parameters)
+    low, high = made.window
+
+    def noise(step):
+        level = Level(made, step)
+        found = level.render(Box.whole(level.shape))
+        return ((found.image / 65535.0) * (high - low) + low)[found.truth == 0].std()
+
+    assert noise(2) < 0.6 * noise(1)

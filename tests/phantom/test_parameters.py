@@ -70,6 +70,12 @@ def test_changing_the_scan_leaves_the_animal_alone_and_the_other_way_round(param
     assert (grown.animal.fibre_um, grown.scan) == (33.0, parameters.scan)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    parameters = PhantomParameters(shape=tuple(np.full(3, 20)), seed=np.int64(3))
+    assert json.loads(json.dumps(parameters.to_json()))["shape"] == [20, 20, 20]
+    assert parameters == PhantomParameters(shape=(20, 20, 20), seed=3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "there_are"),
     [
@@ -90,6 +96,12 @@ def test_an_unknown_preset_is_refused_with_those_there_are(wrong, there_are):
         {"shape": (0, 64, 64)},
         {"shape": (64, -1, 64)},
         {"shape": (64, 64)},
+        {"shape": 64},
+        {"shape": "huge"},
+        {"shape": (64.0, 64, 64)},
+        {"seed": 1.5},
+        {"seed": -1},
+        {"seed": "one"},
         {"shape": (64, 64, 64, 64)},
         {"shape": (64, 64, 2**20 + 1)},
         {"voxel_um": 0.0},
@@ -118,6 +130,11 @@ def test_an_impossible_volume_is_refused(wrong):
         {"fibre_um": 0.0},
         {"fibre_gap_um": -1.0},
         {"fat_cell_um": 0.0},
+        {"fat_cell_um": 12.0},
+        {"fibre_um": 2.0},
+        {"facet_um": 2.0},
+        {"kind": "../fly"},
+        {"kind": ""},
         {"facet_um": -16.0},
         {"twig_um": 0.0},
         {"shrinkage_um": -5.0},

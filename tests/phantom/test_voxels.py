@@ -33,7 +33,7 @@ def samples(animal, pose, place):
         v = straighten(animal.body, u, v)
         cell = cell_of(animal.grid, u, v, w)
         if cell < 0 or animal.grid.is_outside[cell]:
-            yield surroundings(animal.traits, u, v, w)
+            yield surroundings(animal, u, v, w)
         else:
             yield tissue(animal, cell, u, v, w, near, who)
 

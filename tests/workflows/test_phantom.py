@@ -70,11 +70,11 @@ def test_the_manifest_makes_the_same_phantom_again(tmp_path, rendered):
 
 
 def test_checksums_are_those_of_the_chunks(tmp_path, rendered):
-    written(tmp_path / "fly")
+    written(tmp_path / "fly", instances=True)
     sums = json.loads((tmp_path / "fly" / "phantom.json").read_bytes())["checksums"]
     chunk = Box((16, 0, 16), (32, 16, 32)).slices
-    for name in ("image", "truth"):
-        assert sums[name]["1/0/1"] == xxh3_128(getattr(rendered, name)[chunk].tobytes()).hexdigest()
+    for name, voxels in rendered._asdict().items():
+        assert sums[name]["1/0/1"] == xxh3_128(voxels[chunk].tobytes()).hexdigest()
     assert len(sums["image"]) == 3 * 3 * 3
 
 
@@ -98,7 +98,7 @@ def test_a_phantom_that_was_interrupted_goes_on_to_the_same_bytes(tmp_path, monk
 def test_another_phantom_does_not_go_on_where_one_stopped(tmp_path):
     next(steps := phantom(tmp_path / "fly", PARAMETERS, PhantomConfig(**SMALL)))
     steps.close()
-    with pytest.raises(RunMismatchError, match="seed 5"):
+    with pytest.raises(RunMismatchError, match="seed is 6 here and 5 there"):
         written(tmp_path / "fly", PhantomParameters.named(SHAPE, "easy", seed=6))
 
 
@@ -146,7 +146,18 @@ def test_files_that_a_kill_cut_off_do_not_stay(tmp_path, rendered):
 
 
 @pytest.mark.parametrize(
-    "how", [{"format": "jpeg"}, {"tile": 100}, {"chunk": 8}, {"workers": 0}, {"compression": "lzma"}]
+    "how",
+    [
+        {"format": "jpeg"},
+        {"format": "bigtiff", "tile": 100},
+        {"format": "slices", "tile": 64},
+        {"chunk": 8},
+        {"chunk": 512},
+        {"workers": 0},
+        {"format": "slices", "compression": "lzma"},
+        {"format": "raw", "compression": "zlib"},
+    ],
+    ids=str,
 )
 def test_an_impossible_storage_is_refused(tmp_path, how):
     with pytest.raises(InputError):

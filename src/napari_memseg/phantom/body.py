@@ -89,6 +89,12 @@ def straighten(body: Body, u: float, v: float) -> float:
 
 
 @compiled
+def bend(body: Body, u: float, v: float) -> float:
+    """Return v as it is where the body's axis is bent: what ``straighten`` undoes."""
+    return v - body.bend * (u / body.half) ** 2
+
+
+@compiled
 def _part_distance(body: Body, part: int, u: float, v: float, w: float) -> float:
     """Return the distance from a superellipsoid with exponent 5/2, to first order."""
     a, b, c = body.semi[part, 0], body.semi[part, 1], body.semi[part, 2]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
     from napari_memseg.phantom.prepass import Prepass
 
-NOISE_RADIUS = 4
+NOISE_RADIUS = 6
 """Voxels around a box, in its planes, that its noise is made of."""
 STRONG = 6.0
 """A strong ring, in standard deviations of the others."""
@@ -44,7 +44,7 @@ class Detector(NamedTuple):
     noise_floor: float
     streaks: float
     sources: NDArray[np.float64]
-    """(n, 3) dense parts."""
+    """(n, 3) places (z, y, x) of dense parts."""
     source_reach: float
     """Slices over which a dense part makes streaks."""
     low: float
@@ -62,14 +62,15 @@ class Detector(NamedTuple):
 def noise_filter() -> NDArray[np.float32]:
     """Return the square of weights that gives white noise the spectrum of filtered back projection.
 
-    Its power rises as |f| times a Hann window (Riederer, Pelc, Chesler 1978,
-    https://doi.org/10.1088/0031-9155/23/3/004); the weights sum to 0 and their squares to 1.
+    Its power is that of the ramp filter, |f| times the square of the Hann window (Riederer, Pelc, Chesler
+    1978, https://doi.org/10.1088/0031-9155/23/3/004), and of linear interpolation between detector columns,
+    sinc(f)^4. The weights sum to 0 and their squares to 1.
     """
     size = 64
     f = np.fft.fftfreq(size)
     far = np.hypot(f[:, None], f[None, :])
     window = np.where(far < 0.5, 0.5 + 0.5 * np.cos(2 * np.pi * far), 0.0)
-    kernel = np.fft.fftshift(np.fft.ifft2(np.sqrt(far * window)).real)
+    kernel = np.fft.fftshift(np.fft.ifft2(np.sqrt(far) * window * np.sinc(far) ** 2).real)
     cut = slice(size // 2 - NOISE_RADIUS, size // 2 + NOISE_RADIUS + 1)
     weights = kernel[cut, cut]
     weights = weights - weights.mean()
@@ -180,15 +181,16 @@ def _ring(detector: Detector, z: int, dy: float, dx: float) -> float:
 
 @compiled
 def _streak(detector: Detector, z: float, y: float, x: float) -> float:
-    """Return the rays that go out from dense parts, weaker with distance."""
+    """Return the rays that go out from dense parts, weaker with distance (in voxels of level 0)."""
     total = 0.0
     for s in range(len(detector.sources)):
         if abs(z - detector.sources[s, 0]) > detector.source_reach:
             continue
-        dy, dx = y - detector.sources[s, 1], x - detector.sources[s, 2]
+        dy = (y - detector.sources[s, 1]) * detector.step
+        dx = (x - detector.sources[s, 2]) * detector.step
         far = max(np.sqrt(dy * dy + dx * dx), 2.0)
         for ray in range(STREAKS):
-            angle = np.pi * unit(hash3(detector.streak_key, s, int(detector.sources[s, 0]), ray))
+            angle = np.pi * unit(hash3(detector.streak_key, s, 0, ray))
             off = dy * np.cos(angle) - dx * np.sin(angle)
             if abs(off) < 4.0:
                 sign = 1.0 if ray & 1 else -1.0

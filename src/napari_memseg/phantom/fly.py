@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +15,7 @@ from napari_memseg.phantom.image import Imaging, grey_window
 from napari_memseg.phantom.pose import build_pose, voxel_um
 from napari_memseg.phantom.prepass import Prepass, look
 from napari_memseg.phantom.projected import Projecting
-from napari_memseg.phantom.voxels import Voxels, sample
+from napari_memseg.phantom.voxels import Voxels, processors, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +32,6 @@ PAD = 80
 """Slices beyond the volume that may be asked for: more than any halo."""
 KEPT_BYTES = 32 * 2**20
 """Labels of boxes whose image was asked for, per level."""
-THREADS = os.cpu_count() or 1
-"""That render one box together, where somebody waits for it."""
 
 
 class Rendered(NamedTuple):
@@ -204,19 +201,19 @@ class Level:
 
     def image(self, box: Box) -> NDArray[Any]:
         """Return the grey values of a box; its labels, which are likely to be asked for, are kept a while."""
-        found = self.render(box, THREADS)
+        found = self.render(box, processors())
         self._kept.get(box, lambda: found.truth)
         return found.image
 
     def truth(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels of a box."""
         self._check(box)
-        return self._kept.get(box, lambda: self.voxels(box, THREADS).labels).copy()
+        return self._kept.get(box, lambda: self.voxels(box, processors()).labels).copy()
 
     def instances(self, box: Box) -> NDArray[np.uint32]:
         """Return the instances of a box."""
         self._check(box)
-        return self.voxels(box, THREADS).instances
+        return self.voxels(box, processors()).instances
 
     def _check(self, box: Box) -> None:
         if box.is_empty or not Box.whole(self.shape).contains(box):

@@ -198,5 +198,5 @@ def _detector(
         gains=gains_of(parameters, shape[0], step),
         noise_key=field_key(seed, f"noise {step}"),
         ring_key=field_key(seed, "rings"),
-        streak_key=field_key(seed, f"streaks {step}"),
+        streak_key=field_key(seed, "streaks"),
     )

@@ -46,3 +46,5 @@ TEXTURES: Mapping[int, tuple[float, float]] = {
 FIBRE, CELL, FACET, EGG, TREE = range(1, 6)
 """Kinds of instances; the upper three bits of an instance's number."""
 KIND_BITS = 29
+TWIN = 1 << 28
+"""The bit that instances of a second animal have."""

@@ -6,12 +6,16 @@ classes, nothing more; the manifest of a phantom holds all of them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, get_args
 
 import numpy as np
 
 from napari_memseg.errors import InputError
+from napari_memseg.geometry import zyx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FLY_UM = 2500.0
 """Length of a fly, for which the places and sizes of its parts are given."""
-VERSION = 1
+VERSION = 2
 """Of what a seed gives: another version may give other voxels."""
 Medium = Literal["air", "ethanol", "agarose"]
 Stain = Literal["none", "iodine", "pta"]
@@ -69,7 +73,9 @@ SCAN_LIMITS = {
     "z_gain": (0.0, 0.5),
     "flicker": (0.0, 0.5),
 }
-"""What is possible, from and to."""
+"""What is possible, from and to, of an animal and of a scan."""
+MOST_CELLS, MOST_FIBRES, MOST_FACETS = 200, 1000, 1000
+"""Fat cells, fibres and facets along an animal: 9, 10 and 12 bits of an instance count them."""
 MEDIA: Mapping[str, float] = {"air": 0.0, "ethanol": 0.75, "agarose": 1.0}
 """Attenuation of what surrounds the animal, relative to water."""
 
@@ -113,7 +119,7 @@ class AnimalParameters:
     bristles: int = 60
     wing_um: float = 1.5
     fibre_um: float = 20.0
-    fibre_gap_um: float = 1.5
+    fibre_gap_um: float = 2.0
     """Pitch of the fibres of flight muscle, and the gap between them."""
     flight_muscle: bool = True
     fat_cell_um: float = 30.0
@@ -132,7 +138,7 @@ class AnimalParameters:
     collapsed: bool = False
     """Whether one tree of tracheae is filled with haemolymph."""
     dust: bool = False
-    """Whether a grain of metal lies on it."""
+    """Whether a grain of metal lies on it; streaks, if any, go out from it."""
     second: bool = False
     """Whether a second animal, a twin, lies across."""
     medium: Medium = "air"
@@ -149,6 +155,13 @@ class AnimalParameters:
 
     def __post_init__(self) -> None:
         _check("animal", self, ANIMAL_LIMITS)
+        least = {"fat_cell_um": MOST_CELLS, "fibre_um": MOST_FIBRES, "facet_um": MOST_FACETS}
+        _check("animal", self, {name: (self.length_um / most, 1e4) for name, most in least.items()})
+        if not re.fullmatch(r"[\w -]{1,40}", self.kind):
+            raise InputError(
+                f"No animal has kind={self.kind!r}: files are named by it. Choose letters, digits, spaces "
+                "and hyphens."
+            )
         if self.medium not in MEDIA or self.stain not in get_args(Stain):
             raise InputError(
                 f"No animal has medium={self.medium!r} and stain={self.stain!r}. Choose the medium from "
@@ -158,7 +171,16 @@ class AnimalParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanParameters:
-    """How mode A forms an image: effects of a microCT, in voxels and relative to water."""
+    """How mode A forms an image: effects of a microCT, in voxels and relative to water.
+
+    Mode B has ``blur``, ``blur_z``, ``ring``, ``arc``, ``snr``, ``clip``, ``bits``, drifts, seams and gains
+    of it; what else there is comes about by projection.
+
+    Raises
+    ------
+    InputError
+        If a value is impossible.
+    """
 
     drift_voxels: float = 1.0
     """Random walk of the slices' position, per 1000 slices."""
@@ -192,7 +214,7 @@ class ScanParameters:
     noise_floor: float = 0.4
     """Part of the noise's variance that does not depend on what the beam passed."""
     streaks: float = 0.0
-    """Amplitude of streaks from dense grains."""
+    """Amplitude of streaks from the densest parts, relative to water; half of it is left at 40 voxels."""
     clip: float = 0.001
     """Fraction of voxels that are clipped at either end of the grey values."""
     bits: Literal[8, 16] = 16
@@ -280,11 +302,11 @@ class PhantomParameters:
     scan: ScanParameters = DIFFICULTIES["normal"]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > 2**20:
-            raise InputError(
-                f"A phantom of {self.shape} voxels is impossible. Give three lengths (z, y, x), "
-                f"1 to {2**20} each."
-            )
+        _check_shape(self.shape)
+        object.__setattr__(self, "shape", zyx(self.shape))
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**64:
+            raise InputError(f"A seed of {self.seed!r} is impossible. Give a whole number from 0.")
+        object.__setattr__(self, "seed", int(self.seed))
         if not 0 <= self.tilt_degrees <= 180:
             raise InputError(f"A tilt of {self.tilt_degrees} degrees is impossible. Give 0 to 180.")
         if self.voxel_um is not None and not 0 < self.voxel_um < float("inf"):
@@ -347,6 +369,15 @@ class PhantomParameters:
     def with_animal(self, **changes: Any) -> Self:
         """Return another animal, scanned alike."""
         return replace(self, animal=replace(self.animal, **changes))
+
+
+def _check_shape(shape: object) -> None:
+    whole = isinstance(shape, Sequence) and len(shape) == 3 and all(isinstance(n, Integral) for n in shape)
+    if not whole or not all(1 <= n <= 2**20 for n in cast("Zyx", shape)):
+        raise InputError(
+            f"A phantom of {shape!r} voxels is impossible. Give three lengths (z, y, x), 1 to {2**20} each, "
+            f"or one of {', '.join(SIZES)}."
+        )
 
 
 def _known(what: str, presets: Mapping[str, T], name: str) -> T:

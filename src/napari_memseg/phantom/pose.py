@@ -16,6 +16,8 @@ from napari_memseg.phantom.hashing import Draws
 from napari_memseg.phantom.noise import between_knots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from napari_memseg.geometry import Zyx
@@ -79,12 +81,19 @@ def slices(
         at = np.clip(z / KNOTS + 1.0, 0.0, len(walk) - 1.001)
         walks.append(between_knots(walk, at) - walk[len(walk) // 2])
     source = z.astype(float).copy()
-    for seam in range(1, depth // scan.seam_every + 1) if scan.seam_every else ():
-        after = z >= seam * scan.seam_every
-        source[after] += 1.0 if draws.uniform("seam slice", seam) < 0.5 else -1.0
+    if scan.seam_every:
+        seams = range(1, depth // scan.seam_every + 1)
+        passed = np.clip(z // scan.seam_every, 0, len(seams)).astype(int)
+        source += _sums(1.0 if draws.uniform("seam slice", k) < 0.5 else -1.0 for k in seams)[passed]
         for walk, axis in zip(walks, ("y", "x"), strict=True):
-            walk[after] += draws.uniform(f"seam {axis}", seam, -scan.seam_jump, scan.seam_jump)
+            jumps = (draws.uniform(f"seam {axis}", k, -scan.seam_jump, scan.seam_jump) for k in seams)
+            walk += _sums(jumps)[passed]
     return source, walks[0], walks[1]
+
+
+def _sums(steps: Iterable[float]) -> NDArray[np.float64]:
+    """Return what the first 0, 1, 2, ... of some steps come to."""
+    return np.cumsum([0.0, *steps])
 
 
 def _rotation(parameters: PhantomParameters, draws: Draws) -> NDArray[np.float64]:

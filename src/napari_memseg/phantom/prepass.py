@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_memseg.geometry import Box, ceil_div
 from napari_memseg.phantom.animal import build_animal
+from napari_memseg.phantom.body import bend
 from napari_memseg.phantom.pose import build_pose, voxel_um
 from napari_memseg.phantom.voxels import sample
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.phantom.parameters import PhantomParameters
+    from napari_memseg.phantom.pose import Pose
+    from napari_memseg.phantom.tissue import Animal
 
 LONGEST = 64
 """Coarse voxels along the longest axis."""
@@ -38,7 +41,7 @@ class Prepass(NamedTuple):
     largest: float
     """The largest of them."""
     densest: NDArray[np.float64]
-    """(3, 3) places (z, y, x) of the densest parts, in voxels of level 0."""
+    """(3, 3) places (z, y, x) of the densest parts, a grain of metal first, in voxels of level 0."""
 
 
 def look(parameters: PhantomParameters) -> Prepass:
@@ -52,7 +55,18 @@ def look(parameters: PhantomParameters) -> Prepass:
     integral = line_integrals(values) * (coarse_um * WATER_PER_UM)
     ranked = np.argsort(values, axis=None, kind="stable")[::-1][:40:15]
     places = (np.stack(np.unravel_index(ranked, shape), axis=1).astype(np.float64) + 0.5) * step - 0.5
+    if parameters.animal.dust:
+        places[0] = _grain(animal, build_pose(parameters, parameters.shape, 1, 0))
     return Prepass(float(step), integral.astype(np.float32), max(float(integral.max()), 1e-9), places)
+
+
+def _grain(animal: Animal, pose: Pose) -> NDArray[np.float64]:
+    """Return where the grain of metal lies (z, y, x), in voxels of level 0; a coarse look may miss it."""
+    u, v, w, _ = animal.traits.dust
+    place = np.array([u, bend(animal.body, u, v), w])
+    z, y, x = np.linalg.solve(pose.matrix, place - pose.offset)
+    slot = int(np.clip(round(z), 0, len(pose.source_z) - 1))
+    return np.array([z, y - pose.dy[slot], x - pose.dx[slot]])
 
 
 def line_integrals(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,8 @@
 
 The point spread is applied to what is projected; rings, noise, hardening and streaks then come about by
 themselves. Mode A's parameters are translated: how many photons give the wanted signal to noise, how large
-an error of a column gives the wanted rings.
+an error of a column gives the wanted rings. Hardening, phase, noise_floor, streaks, blur_at_edge,
+strong_rings, ring_run and axis_offset have no meaning here and are not looked at.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Projecting:
         self._voxel_um = voxel_um(parameters) * step
         self._sigma, self._sigma_z = scan.blur / step, scan.blur * scan.blur_z / step
         self.halo = int(np.ceil(4 * max(self._sigma, self._sigma_z)))
-        self._scan = translated(scan, shape, self._voxel_um, parameters.seed)
+        self._scan = translated(scan, shape, self._voxel_um, parameters.seed, step)
         self._window = window
         self._gains = gains_of(parameters, shape[0], step)
         self._top, self._dtype = scan.top, scan.dtype
@@ -81,15 +82,19 @@ class Projecting:
         return out
 
 
-def translated(scan: ScanParameters, shape: Zyx, pixel_um: float, seed: int) -> ProjectionScan:
-    """Return the projection scan whose images have the noise and the rings that ``scan`` asks for."""
+def translated(scan: ScanParameters, shape: Zyx, pixel_um: float, seed: int, step: int = 1) -> ProjectionScan:
+    """Return the projection scan whose images have the noise and the rings that ``scan`` asks for.
+
+    Of a coarse level, each pixel ``step`` of the finest, they are what is left of both in a mean.
+    """
+    noise, ring = noise_level(scan) / step**1.5, scan.ring / step**0.5
     angles = int(np.clip(1.6 * max(shape[1:]), FEWEST_ANGLES, MOST_ANGLES))
-    counts = float(np.clip((NOISE_UM / (noise_level(scan) * pixel_um)) ** 2 / angles, 100.0, 1e15))
+    counts = float(np.clip((NOISE_UM / (noise * pixel_um)) ** 2 / angles, 100.0, 1e15))
     return ProjectionScan(
         angles=angles,
         arc=scan.arc,
         counts=counts,
-        gain_sigma=min(scan.ring * pixel_um / RINGS_UM, 0.1),
+        gain_sigma=min(ring * pixel_um / RINGS_UM, 0.1),
         dead_pixels=0.002,
         drift=0.001,
         readout_sigma=0.3 * counts**0.5,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_memseg.phantom import labels as L
-from napari_memseg.phantom.body import Body, body_distance, cuticle_thickness, smooth_min
+from napari_memseg.phantom.body import Body, bend, body_distance, cuticle_thickness, smooth_min
 from napari_memseg.phantom.compiled import compiled
 from napari_memseg.phantom.hashing import hash3, unit
 from napari_memseg.phantom.noise import cells2, cells3, smooth_noise
@@ -119,21 +119,25 @@ def tissue(
         d, shell = near[EYE], 3.0
     torn = animal.traits.torn
     if d > -shell and torn[3] > 0.0 and _within(torn, u, v, w):
-        return surroundings(animal.traits, u, v, w)
+        return surroundings(animal, u, v, w)
     if d >= 0.0:
         found = _outside_skin(animal, u, v, w, near, who)
     else:
         found = _inside_skin(animal, d, shell, u, v, w, near, who)
+    if animal.traits.stain > 0.0:
+        found = _stained(animal.traits, found, max(-d, 0.0))
     return _with_thin(animal, found, d, near[THIN], who[THIN])
 
 
 @compiled
-def surroundings(traits: Traits, u: float, v: float, w: float) -> Tissue:
+def surroundings(animal: Animal, u: float, v: float, w: float) -> Tissue:
     """Return the medium, the tube around it, bubbles in it, or a grain of metal."""
+    traits = animal.traits
     if traits.dust[3] > 0.0 and _within(traits.dust, u, v, w):
         return L.OUTSIDE, 0, 1.0, METAL_VALUE
     if traits.tube_um > 0.0:
-        across = np.sqrt(v * v + w * w) - traits.tube_um
+        bent = bend(animal.body, u, v)  # the tube is straight, whatever lies in it
+        across = np.sqrt(bent * bent + w * w) - traits.tube_um
         if across > TUBE_WALL_UM:
             return L.OUTSIDE, 0, 0.0, 0.0
         if across > 0.0:
@@ -216,7 +220,7 @@ def _outside_skin(
     if near[BRISTLE] < 0.0:
         return L.CUTICLE, 0, CUTICLE_VALUE - HEAVY, HEAVY
     if near[LIMB] >= 0.0:
-        return surroundings(animal.traits, u, v, w)
+        return surroundings(animal, u, v, w)
     _, radius = cone_distance(animal.solids.shape[who[LIMB]], u, v, w)
     shell = min(0.1 * radius + 2.5, animal.body.cuticle)
     if near[LIMB] > -shell:
@@ -237,7 +241,7 @@ def _inside_skin(
     near: NDArray[np.float64],
     who: NDArray[np.int64],
 ) -> Tissue:
-    """Return what is inside, in the order of precedence, stained where there is a stain."""
+    """Return what is inside, in the order of precedence."""
     if near[TRACHEA] < 0.0 or near[SAC] < 0.0:
         return _trachea(animal, u, v, w, near, who)
     if d > -shell:
@@ -246,10 +250,7 @@ def _inside_skin(
         return _eye(animal, -near[EYE], who[EYE], u, v, w)
     if d > -shell - animal.traits.shrinkage:
         return L.OUTSIDE, 0, animal.traits.medium, 0.0
-    found = _organ(animal, -d - shell, u, v, w, near, who)
-    if animal.traits.stain > 0.0:
-        return _stained(animal.traits, found, -d)
-    return found
+    return _organ(animal, -d - shell, u, v, w, near, who)
 
 
 @compiled
@@ -382,5 +383,7 @@ def _stained(traits: Traits, found: Tissue, depth: float) -> Tissue:
         factor = 2.5
     elif label == L.FAT_BODY or label == L.REPRODUCTIVE or label == L.EXCRETORY:
         factor = 1.3
+    elif label == L.CUTICLE:
+        factor = 1.2
     fade = traits.stain * np.exp(-depth / traits.stain_depth)
     return label, number, light, heavy + light * (factor - 1.0) * fade

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,6 +57,11 @@ def _new_room() -> Room:
         np.zeros(8, np.int64),
         np.zeros(len(RANK), np.int64),
     )
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sample(animal: Animal, pose: Pose, box: Box, threads: int = 1) -> Voxels:
@@ -195,7 +201,10 @@ def _at(
         near,
         who,
     )
-    return found if other[0] == L.OUTSIDE else other
+    label, number, light, heavy = other
+    if label == L.OUTSIDE:
+        return found
+    return label, number + (L.TWIN if number != 0 else 0), light, heavy
 
 
 @compiled
@@ -214,7 +223,7 @@ def _in_animal(
         return tissue(animal, cell, u, v, w, near, who)
     if plain:
         return L.OUTSIDE, 0, 0.0, 0.0
-    return surroundings(animal.traits, u, v, w)
+    return surroundings(animal, u, v, w)
 
 
 @compiled

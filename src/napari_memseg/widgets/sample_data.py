@@ -72,6 +72,8 @@ def _make(title: str, path: Path, parameters: PhantomParameters) -> None:
         relay.ended.connect(lambda _: loop.quit())
         relay.start(title, PHANTOM, path, parameters)
         loop.exec()
+    if not outcomes:
+        raise Cancelled("The synthetic fly was not made, since napari was closed.")
     if outcomes[0].error is not None:
         raise outcomes[0].error
     if outcomes[0].cancelled:

@@ -14,7 +14,6 @@ Files of other formats are written at the end, from raw voxels that lie in DST.p
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +30,13 @@ from napari_memseg.io.files import locked, refuse_to_overwrite, remove, rename_f
 from napari_memseg.io.stacks import Compression
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
+from napari_memseg.phantom.voxels import processors
 from napari_memseg.workflows.phantom_stacks import StackStores
 from napari_memseg.workflows.phantom_store import MANIFEST, BlockLog, Stores, ZarrStores, write_manifest
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Generator, Iterator
 
     from napari_memseg.phantom.fly import Rendered
@@ -45,7 +46,8 @@ Format = Literal["ome-zarr", "bigtiff", "slices", "raw"]
 BLOCK = 128
 """Edge of a block that is rendered at once, in voxels; rounded to whole chunks."""
 MOST_WORKERS = 4
-"""Threads by default, at most: each takes about 100 MB."""
+"""Threads by default, at most, for blocks of 128³: each takes about 100 MB."""
+LARGEST_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class PhantomConfig:
     format: Format = "ome-zarr"
     """OME-Zarr 0.5, BigTIFF, folders of slices with a log as SkyScan's, or raw voxels with an MHD header."""
     chunk: int = 64
-    """Edge of a stored chunk, in voxels; at least 16. Checksums are of such chunks in every format."""
+    """Edge of a stored chunk, in voxels; 16 to 256. Checksums are of such chunks in every format."""
     instances: bool = False
     """Whether to store the numbers of fibres, cells, facets, eggs and tracheal trees as well."""
     compression: Compression = "none"
@@ -69,7 +71,7 @@ class PhantomConfig:
     tile: int | None = None
     """Edge of the tiles of a BigTIFF, in voxels; by default it has none."""
     workers: int | None = None
-    """Threads; by default one per processor, at most 4."""
+    """Threads; by default one per processor, at most 4, and fewer where blocks are large."""
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
@@ -83,17 +85,26 @@ class PhantomConfig:
             )
         if self.tile is not None and (self.tile < 16 or self.tile % 16):
             raise InputError(f"A tile of {self.tile} voxels is impossible. Choose a multiple of 16.")
-        if self.chunk < 16:
+        if not 16 <= self.chunk <= LARGEST_CHUNK:
             raise InputError(
-                f"A chunk of {self.chunk} voxels is too small. Choose 16 or more; 64 suits most."
+                f"A chunk of {self.chunk} voxels is impossible. Choose 16 to {LARGEST_CHUNK}; 64 suits most."
+            )
+        if self.tile is not None and self.format != "bigtiff":
+            raise InputError(
+                f"Only a bigtiff has tiles. Leave the tile out, or choose bigtiff, not {self.format}."
+            )
+        if self.compression != "none" and self.format not in ("bigtiff", "slices"):
+            raise InputError(
+                f"The compression {self.compression!r} is one of TIFF files, and none of {self.format}. "
+                "Leave it out; an OME-Zarr is compressed anyhow."
             )
         if self.workers is not None and self.workers < 1:
             raise InputError(f"{self.workers} workers do no work. Choose 1 or more.")
 
-    @property
-    def threads(self) -> int:
-        """How many blocks are rendered at a time."""
-        return self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
+    def threads(self, block: Zyx) -> int:
+        """Return how many blocks are rendered at a time."""
+        suits = max(MOST_WORKERS * BLOCK**3 // prod(block), 1)
+        return self.workers or min(processors(), MOST_WORKERS, suits)
 
 
 def phantom(
@@ -183,7 +194,7 @@ def _render(
     boxes = [cell_box(index, block, fly.shape) for index in cells(Box.whole(fly.shape), block)]
     stores.resume([box for box in boxes if box in log.done])
     started, before = monotonic(), len(log.done)
-    for box, found in _in_threads(fly, [box for box in boxes if box not in log.done], config.threads):
+    for box, found in _in_threads(fly, [box for box in boxes if box not in log.done], config.threads(block)):
         stores.write(box, found)
         log.add(box, found, zyx([config.chunk] * 3))
         done = len(log.done)

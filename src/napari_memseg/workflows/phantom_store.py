@@ -12,10 +12,12 @@ from xxhash import xxh3_128
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
+from napari_memseg.inference.differences import differences
 from napari_memseg.io.arrays import sweep_partial
 from napari_memseg.io.files import atomic_write, remove
 from napari_memseg.io.pyramid import create_image, create_labels, create_labels_group, open_pyramid
 from napari_memseg.phantom import labels as L
+from napari_memseg.phantom.fly import Rendered
 from napari_memseg.phantom.parameters import VERSION
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_memseg.phantom.fly import Phantom, Rendered
+    from napari_memseg.phantom.fly import Phantom
 
 MANIFEST = "phantom.json"
 TRUTH_FILL, INSTANCES_FILL = 255, 2**32 - 1
@@ -131,9 +133,9 @@ class BlockLog:
             theirs = json.loads(record.read_bytes())
             if theirs != job:
                 raise RunMismatchError(
-                    f"{folder} holds an unfinished phantom that is another one (seed "
-                    f"{theirs['parameters']['seed']}, shape {theirs['parameters']['shape']}). Ask for the "
-                    "same to go on with it, choose another destination, or delete that folder."
+                    f"{folder} holds an unfinished phantom that is another one: "
+                    f"{', '.join(differences(job, theirs))}. Ask for the same to go on with it, choose "
+                    "another destination, or delete that folder."
                 )
             log._read()
         elif not record.exists() and any(path.name != "lock" for path in folder.iterdir()):
@@ -158,7 +160,7 @@ class BlockLog:
         sums = {}
         for index in cells(box, chunk):
             inner = (cell_box(index, chunk, box.stop) & box).relative_to(box.start).slices
-            sums["/".join(map(str, index))] = [_sum(found.image[inner]), _sum(found.truth[inner])]
+            sums["/".join(map(str, index))] = [_sum(voxels[inner]) for voxels in found]
         counts = np.bincount(found.truth.ravel(), minlength=len(L.NAMES)).tolist()
         row = {"box": [box.start, box.stop], "counts": counts, "sums": sums}
         with self.path.open("a") as file:
@@ -201,8 +203,7 @@ def write_manifest(folder: Path, fly: Phantom, config: Mapping[str, Any], log: B
         "checksums": {
             "of": "xxh3_128 of the voxels of each chunk, in C order, little-endian",
             "chunk": config["chunk"],
-            "image": {index: sums[index][0] for index in order},
-            "truth": {index: sums[index][1] for index in order},
+            **{name: {key: sums[key][i] for key in order} for i, name in enumerate(Rendered._fields)},
         },
     }
     atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -210,4 +211,5 @@ def write_manifest(folder: Path, fly: Phantom, config: Mapping[str, Any], log: B
 
 
 def _sum(voxels: NDArray[Any]) -> str:
-    return str(xxh3_128(voxels.tobytes()).hexdigest())
+    little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+    return str(xxh3_128(little.tobytes()).hexdigest())
