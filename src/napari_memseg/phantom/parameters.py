@@ -190,7 +190,7 @@ class ScanParameters:
     """Largest jump at a seam, in voxels."""
     seam_gain: float = 0.02
     """Largest step of grey values at a seam, as a fraction."""
-    blur: float = 0.9
+    blur: float = 0.75
     """Standard deviation of the point spread, in voxels, at the rotation axis."""
     blur_at_edge: float = 1.3
     """Times ``blur`` at the edge of the field of view."""
