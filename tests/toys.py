@@ -34,6 +34,7 @@ from napari_memseg.models.base import (
     Loss,
     Model,
     Reads,
+    Recipe,
     SampleSpec,
     Stage,
     TrainingPhase,
@@ -51,6 +52,7 @@ LATENT = 4
 HIDDEN = 4
 """Channels inside the toy."""
 BY_2: Zyx = (2, 2, 2)
+RECIPE = Recipe()
 
 
 def register() -> None:
@@ -188,6 +190,7 @@ class _FirstPhase:
     model: ToyModel
     name: str = "first"
     needs: Sequence[Stage] = ()
+    recipe: Recipe = RECIPE
 
     @property
     def sample(self) -> SampleSpec:
@@ -209,6 +212,7 @@ class _SecondPhase:
 
     model: ToyModel
     name: str = "second"
+    recipe: Recipe = RECIPE
     sample: SampleSpec = field(init=False)
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.stages import ReadPlan
+from napari_memseg.io import coarser
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.halving import halve_mean
 from napari_memseg.io.pyramid import Pyramid
@@ -376,7 +377,7 @@ def test_a_paused_run_has_told_of_all_it_finished_and_goes_on_when_it_may(tmp_pa
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_coarse_image_that_the_pyramid_lacks_is_halved_slab_by_slab(tmp_path, monkeypatch, level):
-    monkeypatch.setattr(tensors, "SLAB_VOXELS", 1)
+    monkeypatch.setattr(coarser, "SLAB_VOXELS", 1)
     data = noise(SHAPE)
     plan = plan_of(toys.null(), data, tmp_path)
     reader = tensors.Reader(plan, in_memory(data))

@@ -16,7 +16,7 @@ import torch
 from learning import blocks, config, net, pair, same, spec_for, train, train_steps, weights_of
 from napari_memseg.errors import InputError, RunMismatchError, TrainingError
 from napari_memseg.geometry import Box
-from napari_memseg.models.base import Grid, Loss, SampleSpec
+from napari_memseg.models.base import Grid, Loss, Recipe, SampleSpec
 from napari_memseg.models.checkpoint import load_checkpoint
 from napari_memseg.models.losses import masked_dice_ce
 from napari_memseg.training import loop
@@ -280,6 +280,9 @@ def test_minutes_end_when_they_are_over(out, monkeypatch):
 # --- parts of a model
 
 
+RECIPE = Recipe()
+
+
 @dataclass(frozen=True)
 class HeadPhase:
     """Trains the last layer of a U-Net alone."""
@@ -287,6 +290,7 @@ class HeadPhase:
     model: Any
     name: str = "head"
     needs: tuple[Any, ...] = ()
+    recipe: Any = RECIPE
 
     @property
     def sample(self):
@@ -418,4 +422,5 @@ def test_a_config_is_plain_json_with_its_defaults():
     found = TrainConfig(steps=5, mirror=frozenset("xz")).to_json()
     assert found["mirror"] == "zx"
     assert found["patch"] is None
-    assert found["batch"] == 2
+    assert found["batch"] is None
+    assert found["learning_rate"] is None

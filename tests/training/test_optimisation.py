@@ -8,10 +8,13 @@ import torch
 
 from learning import net, same, weights_of
 from napari_memseg.errors import TrainingError
-from napari_memseg.models.base import Batch, Loss
+from napari_memseg.models.base import Batch, Loss, Recipe
 from napari_memseg.training.optimisation import MAX_NORM, Stepper
 
 BATCH = Batch(image=torch.zeros(1, 1, 4, 4, 4), labels=torch.zeros(1, 4, 4, 4, dtype=torch.int64))
+
+
+STILL = Recipe(weight_decay=0.0)
 
 
 @dataclass
@@ -20,6 +23,7 @@ class Slope:
 
     model: Any
     value: Any
+    recipe: Any = STILL
 
     def parameters(self):
         return [self.model.head.weight]
@@ -30,7 +34,8 @@ class Slope:
 
 def stepper_of(model, value):
     cpu = torch.device("cpu")
-    return Stepper.build(model, Slope(model, value), device=cpu, weight_decay=0.0, amp=False)
+    phase = Slope(model, value)
+    return Stepper.build(model, phase, phase.recipe, device=cpu, amp=False)
 
 
 def test_a_huge_gradient_is_shortened_and_moves_weights_boundedly():

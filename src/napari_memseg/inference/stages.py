@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_memseg.errors import GeometryError
 from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 from napari_memseg.inference.tiling import box_around, common_multiple
+from napari_memseg.io.coarser import stored_level
 from napari_memseg.models.base import SCORES, Grid, Halo
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _read(
         return ReadPlan(name=read.array, **_context(read, kept[read.array].factor, halo))
     factor = image_factor(read.array)
     halvings = factor[0].bit_length() - 1
-    stored = _stored_level(image, level, shape, factor)
+    stored = stored_level(image, level, halvings)
     return ReadPlan(
         name=read.array,
         **_context(read, factor, halo),
@@ -228,15 +229,6 @@ def read_halo(read: Reads, factor: Zyx, wanted: str | Zyx) -> Halo:
     if isinstance(wanted, str):
         return read.halo_recommended
     return Halo.even(*ceil_div(wanted, factor))
-
-
-def _stored_level(image: Volume, level: int, shape: Zyx, factor: Zyx) -> int | None:
-    """Return the level of the image's own pyramid that is coarser by just this factor, if there is one."""
-    for number in range(level, len(image.arrays)):
-        wanted = tuple(n * f for n, f in zip(image.scale(level), factor, strict=True))
-        if image.scale(number) == wanted and image.arrays[number].shape == ceil_div(shape, factor):
-            return number
-    return None
 
 
 def _region(

@@ -13,12 +13,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 import zarr
 
 from napari_memseg.errors import GeometryError, InputError
-from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.io.coarser import read_halved
 from napari_memseg.models.base import Where
 
 if TYPE_CHECKING:
@@ -27,13 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_memseg.geometry import Box, Zyx
     from napari_memseg.inference.device_image import DeviceImage, Uploaded
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.stages import ReadPlan, StagePlan
     from napari_memseg.io.volume import Volume
-
-SLAB_VOXELS = 2**25
-"""About how many voxels are read at once to be halved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,15 +126,7 @@ class Reader:
         """Return a box of the image, ``halvings`` times coarser than the level it is read from."""
         if halvings == 0:
             return read_finite(self.image, box, level)
-        factor = zyx([2**halvings] * 3)
-        fine = box.refine(factor)
-        height = max(SLAB_VOXELS // (fine.shape[1] * fine.shape[2] * factor[0]), 1)
-        slabs = []
-        for z in range(box.start[0], box.stop[0], height):
-            slab = Box((z, *box.start[1:]), (min(z + height, box.stop[0]), *box.stop[1:]))
-            grey = read_finite(self.image, slab.refine(factor).clip(self.plan.shape), level)
-            slabs.append(_halve(grey, halvings))
-        return np.concatenate(slabs)
+        return read_halved(lambda fine: read_finite(self.image, fine, level), box, self.plan.shape, halvings)
 
 
 def read_finite(image: Volume, box: Box, level: int) -> NDArray[Any]:
@@ -164,16 +152,6 @@ def read_finite(image: Volume, box: Box, level: int) -> NDArray[Any]:
 def is_finite(grey: NDArray[Any]) -> bool:
     """Whether no voxel is NaN or infinite."""
     return grey.dtype.kind != "f" or bool(np.isfinite(grey).all())
-
-
-def _halve(grey: NDArray[Any], times: int) -> NDArray[np.float32]:
-    """Take the mean of 2 x 2 x 2 voxels, over and over; an odd last one is its own partner."""
-    tensor = torch.from_numpy(np.ascontiguousarray(grey)).to(torch.float32)[None, None]
-    for _ in range(times):
-        odd = [end for n in reversed(tensor.shape[2:]) for end in (0, n % 2)]
-        tensor = F.avg_pool3d(F.pad(tensor, odd, mode="replicate"), 2)
-    halved: NDArray[np.float32] = tensor[0, 0].numpy()
-    return halved
 
 
 def crop(made: Tensor, have: Box, want: Box, factor: Zyx) -> Tensor:

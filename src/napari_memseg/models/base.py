@@ -156,6 +156,39 @@ class SampleSpec:
     """Size of a patch in voxels; on an axis shorter than that, the whole axis."""
     arrays: tuple[str, ...] = ()
     """Outputs of earlier stages that are cut at the same place, or given whole if vectors."""
+    overview: int | None = None
+    """So often halved, the whole volume comes with every sample as well; None: it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a phase learns, unless a person says otherwise; as published where that is known."""
+
+    learning_rate: float = 5e-3
+    """At its highest."""
+    batch: int = 2
+    """Patches a step."""
+    weight_decay: float = 1e-4
+    optimizer: str = "adamw"
+    """"adamw", "adam" (weight decay is then a penalty, as Adam has it) or "radam"."""
+    schedule: str = "cosine"
+    """"cosine" (a short rise, then half a cosine to 0), "constant", "steps" (a tenth at 40 and at 60 %)."""
+    lookahead: bool = False
+    """Whether weights are drawn towards slow ones every 5 steps (Zhang et al. 2019, arXiv:1907.08610)."""
+    average: float = 0.0
+    """Decay of the moving average of the weights, which is what is scored and kept; 0 keeps the weights."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Other learning rates, for the weights whose names end so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The whole volume that a sample comes from, halved; what is held back to validate is not in it."""
+
+    image: Tensor
+    """(1, z, y, x) float32, normalised."""
+    presence: Tensor
+    """(C, z, y, x) bool: whether a labelled voxel of a class lies in each coarse one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +202,10 @@ class Batch:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     """(N, C, z, y, x) on their own grids, or (N, length)."""
     where: Sequence[Where] = ()
+    overviews: Sequence[Overview] = ()
+    """One for each sample, where the phase asks for it."""
+    frequencies: Tensor | None = None
+    """(C,) share of each class among all voxels that are learned from; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +235,10 @@ class TrainingPhase(Protocol):
     def sample(self) -> SampleSpec:
         """What a sample is."""
 
+    @property
+    def recipe(self) -> Recipe:
+        """How it learns by default."""
+
     def parameters(self) -> Sequence[nn.Parameter]:
         """Return what this phase trains; everything else stays as it is."""
 
@@ -218,6 +259,8 @@ class Model(nn.Module, ABC):
     """One line for people."""
     paper: ClassVar[str]
     """Citation with DOI or arXiv number."""
+    advice: ClassVar[str] = ""
+    """When to choose it, in a sentence or two."""
     ndim: ClassVar[int] = 3
     """3, or 2 where slices are mapped one by one."""
 

@@ -18,6 +18,7 @@ from napari_memseg.models.base import (
     Loss,
     Model,
     Reads,
+    Recipe,
     SampleSpec,
     Stage,
     TrainingPhase,
@@ -42,6 +43,8 @@ class PlainModel(Model):
 
     patch: ClassVar[Zyx]
     """Size of a training patch, in voxels."""
+    recipe: ClassVar[Recipe] = Recipe()
+    """How it learns by default."""
 
     @property
     @abstractmethod
@@ -110,6 +113,11 @@ class PlainPhase:
     sample: SampleSpec
     name: str = "network"
     needs: Sequence[Stage] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The model's."""
+        return self.model.recipe
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """Return all weights."""

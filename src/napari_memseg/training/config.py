@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_memseg.geometry import Zyx
+    from napari_memseg.models.base import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +30,14 @@ class TrainConfig:
     """How long, in steps. Either this or ``minutes``."""
     minutes: float | None = None
     """How long, in minutes of computing; interruptions do not count."""
-    batch: int = 2
-    """Patches a step."""
+    batch: int | None = None
+    """Patches a step; None takes those of the phase."""
     patch: Zyx | None = None
     """Size of a patch in voxels; None takes that of the phase."""
-    learning_rate: float = 5e-3
-    """At its highest, of AdamW."""
-    weight_decay: float = 1e-4
+    learning_rate: float | None = None
+    """At its highest; None takes that of the phase."""
+    weight_decay: float | None = None
+    """None takes that of the phase."""
     mirror: frozenset[str] = frozenset()
     """Axes that augmentation may flip, of "z", "y" and "x". None where classes are left and right."""
     augment: bool = True
@@ -75,13 +77,17 @@ class TrainConfig:
                 raise InputError(f"{name} must be above 0, got {value}.")
         if self.patch is not None and min(self.patch) < 1:
             raise InputError(f"A patch needs at least one voxel on each axis (z, y, x), got {self.patch}.")
-        if not (self.weight_decay >= 0 and self.save_seconds >= 0 and self.seed >= 0):
-            raise InputError(
-                "weight_decay, save_seconds and seed must be 0 or more, got "
-                f"{self.weight_decay}, {self.save_seconds}, {self.seed}."
-            )
+        for name in ("weight_decay", "save_seconds", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name} must be 0 or more, got {value}.")
         if strange := self.mirror - set("zyx"):
             raise InputError(f"mirror takes the axes z, y and x, got {sorted(strange)}.")
+
+    def over(self, recipe: Recipe) -> Recipe:
+        """Return a phase's recipe with what is said otherwise here."""
+        said = {name: getattr(self, name) for name in ("batch", "learning_rate", "weight_decay")}
+        return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

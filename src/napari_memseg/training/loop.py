@@ -14,7 +14,7 @@ does as many steps as fit.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from napari_memseg.training.validation import Scores, Validation, split
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from napari_memseg.models.base import Batch, Model, SampleSpec, TrainingPhase
+    from napari_memseg.models.base import Batch, Model, Recipe, SampleSpec, TrainingPhase
     from napari_memseg.models.intensity import Window
     from napari_memseg.training.sources import TrainingVolume
 
@@ -134,6 +134,7 @@ class _Trainer:
     sampler: PatchSampler
     validation: Validation | None
     stepper: Stepper
+    recipe: Recipe
     state: TrainingState
     _next_validation: float = 1 / VALIDATIONS
     _unsaved: bool = False
@@ -152,6 +153,7 @@ class _Trainer:
     ) -> _Trainer:
         """Look at the labels, and make everything ready; nothing is written."""
         device = torch.device(choose_device(config.device))
+        recipe = config.over(phase.recipe)
         spec = replace(phase.sample, patch=config.patch or phase.sample.patch)
         index = index_labels(volumes, model.classes)
         check_labels(index, volumes, model.classes)
@@ -175,12 +177,13 @@ class _Trainer:
             validation=Validation(volumes=validation or volumes, cells=scored, **common)
             if len(scored)
             else None,
-            stepper=Stepper.build(
-                model, phase, device=device, weight_decay=config.weight_decay, amp=config.amp
-            ),
+            stepper=Stepper.build(model, phase, recipe, device=device, amp=config.amp),
+            recipe=recipe,
             state=TrainingState(
                 phase=phase.name,
-                identity=_identity(config, spec, checkpoint, window, volumes, index, validation, scored),
+                identity=_identity(
+                    config, recipe, spec, checkpoint, window, volumes, index, validation, scored
+                ),
             ),
         )
 
@@ -240,7 +243,7 @@ class _Trainer:
         return self._told(loss, parts, scores)
 
     def _batch(self, number: int) -> Batch:
-        return self.sampler.batch(number, self.config.batch)
+        return self.sampler.batch(number, self.recipe.batch)
 
     def _fraction(self) -> float:
         return self.config.fraction(self.state.step, self.state.seconds)
@@ -251,7 +254,7 @@ class _Trainer:
 
     def _learn(self, batch: Batch, done: float) -> tuple[float, dict[str, float]]:
         """Take one step; return the loss and its terms."""
-        rate = learning_rate(done, self.config.learning_rate)
+        rate = learning_rate(done, self.recipe.learning_rate, self.recipe.schedule)
         loss = self.stepper.step(batch, rate=rate, seed=(self.config.seed << 32) + self.state.step)
         self.state.step += 1
         return float(loss.value.detach()), {**loss.parts, "learning_rate": rate}
@@ -274,11 +277,12 @@ class _Trainer:
         """Score the held-back cells, and keep the weights if they are the best so far."""
         if self.validation is None:
             return None
-        scores = self.validation.run(self.stepper.evaluate)
-        if scores.value > self.state.value:
-            self.state.value = scores.value
-            self.state.scores = _for_card(scores, self.state.step)
-            self._keep_best()
+        with self.stepper.optimizer.averaged():
+            scores = self.validation.run(self.stepper.evaluate)
+            if scores.value > self.state.value:
+                self.state.value = scores.value
+                self.state.scores = _for_card(scores, self.state.step)
+                self._keep_best()
         return scores
 
     def _keep_best(self) -> None:
@@ -296,7 +300,8 @@ class _Trainer:
     def _finish(self) -> None:
         """Say on disk that the phase is done, and go back to the best weights."""
         if not self.state.best:
-            self._keep_best()
+            with self.stepper.optimizer.averaged():
+                self._keep_best()
         self.state.finished = True
         self._save()
         self.model.load_state_dict(self.state.best)
@@ -322,6 +327,7 @@ def _for_card(scores: Scores, step: int) -> dict[str, Any]:
 
 def _identity(
     config: TrainConfig,
+    recipe: Recipe,
     spec: SampleSpec,
     checkpoint: CheckpointSpec,
     window: Window,
@@ -334,6 +340,7 @@ def _identity(
     card = checkpoint.card
     return {
         **{name: value for name, value in config.to_json().items() if name not in WITHOUT_EFFECT},
+        **asdict(recipe),
         "patch": list(spec.patch),
         "architecture": card.architecture,
         "arguments": dict(card.arguments),

@@ -18,14 +18,16 @@ from torch import nn
 
 from napari_memseg.errors import TrainingError
 from napari_memseg.models.device import cpu_has_bfloat16
+from napari_memseg.training.descent import Descent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from napari_memseg.models.base import Batch, Loss, Model, TrainingPhase
+    from napari_memseg.models.base import Batch, Loss, Model, Recipe, TrainingPhase
 
 WARM_UP = 0.05
 """Share of a training in which the learning rate rises."""
+STEPS_DOWN = (0.4, 0.6)
 MAX_NORM = 12.0
 """Longest gradient; longer ones are shortened, as in nnU-Net."""
 
@@ -42,11 +44,16 @@ def mixed_precision(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def learning_rate(fraction: float, peak: float) -> float:
-    """Return the rate when ``fraction`` of a training is done: a short rise, then half a cosine to 0.
+def learning_rate(fraction: float, peak: float, schedule: str = "cosine") -> float:
+    """Return the rate when ``fraction`` of a training is done.
 
-    SGDR without restarts, https://arxiv.org/abs/1608.03983
+    "cosine" is a short rise, then half a cosine to 0 (SGDR without restarts,
+    https://arxiv.org/abs/1608.03983); "steps" a tenth from 40 %, a hundredth from 60 %.
     """
+    if schedule == "constant":
+        return peak
+    if schedule == "steps":
+        return peak * 0.1 ** sum(fraction >= part for part in STEPS_DOWN)
     if fraction < WARM_UP:
         return peak * (0.1 + 0.9 * fraction / WARM_UP)
     return peak * (1 + cos(pi * min((fraction - WARM_UP) / (1 - WARM_UP), 1))) / 2
@@ -83,21 +90,21 @@ class Stepper:
     model: Model
     phase: TrainingPhase
     device: torch.device
-    optimizer: torch.optim.AdamW
+    optimizer: Descent
     scaler: torch.amp.GradScaler
     precision: torch.dtype
     """Of the forward pass; float32 switches mixed precision off."""
 
     @classmethod
     def build(
-        cls, model: Model, phase: TrainingPhase, *, device: torch.device, weight_decay: float, amp: bool
+        cls, model: Model, phase: TrainingPhase, recipe: Recipe, *, device: torch.device, amp: bool
     ) -> Stepper:
         """Move the model to the device, and make an optimiser for the phase."""
         model.to(device)
         if device.type == "cpu":
             _put_channels_last(model)
         precision = mixed_precision(device) if amp else torch.float32
-        optimizer = torch.optim.AdamW(phase.parameters(), weight_decay=weight_decay)
+        optimizer = Descent(_named(model, phase), recipe)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         return cls(model, phase, device, optimizer, scaler, precision)
 
@@ -109,10 +116,9 @@ class Stepper:
         TrainingError
             If the loss or its gradient is NaN or infinite; the weights are then as before.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.set_rate(rate)
         set_training_mode(self.model)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self._repeatable(seed):
             loss = self._forward(batch)
             _require_finite(float(loss.value.detach()), "loss", batch, rate)
@@ -125,7 +131,7 @@ class Stepper:
         """Return the loss and the scores of a batch, with the weights as they are."""
         self.model.eval()
         loss = self._forward(batch)
-        _require_finite(float(loss.value), "validation loss", batch, self.optimizer.param_groups[0]["lr"])
+        _require_finite(float(loss.value), "validation loss", batch, self.optimizer.rate)
         return loss
 
     def load(self, optimizer: Mapping[str, Any], scaler: Mapping[str, Any]) -> None:
@@ -140,18 +146,24 @@ class Stepper:
             image=batch.image.to(self.device, memory_format=layout),
             labels=batch.labels.to(self.device),
             arrays={name: array.to(self.device) for name, array in batch.arrays.items()},
+            overviews=[
+                replace(one, image=one.image.to(self.device), presence=one.presence.to(self.device))
+                for one in batch.overviews
+            ],
+            frequencies=None if batch.frequencies is None else batch.frequencies.to(self.device),
         )
         mixed = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision if mixed else None, enabled=mixed):
             return self.phase.step(here)
 
     def _descend(self, batch: Batch, rate: float) -> None:
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer.inner)
         norm = nn.utils.clip_grad_norm_(list(self.phase.parameters()), MAX_NORM)
         if not self.scaler.is_enabled():  # a scaler skips such a step by itself, and scales less
             _require_finite(float(norm), "gradient", batch, rate)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer.inner)
         self.scaler.update()
+        self.optimizer.stepped()
 
     @contextmanager
     def _repeatable(self, seed: int) -> Iterator[None]:
@@ -165,6 +177,12 @@ class Stepper:
         ):
             torch.manual_seed(seed)
             yield
+
+
+def _named(model: Model, phase: TrainingPhase) -> dict[str, nn.Parameter]:
+    """Return the weights of a phase by their names in the model."""
+    wanted = {id(parameter) for parameter in phase.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) in wanted}
 
 
 def _put_channels_last(model: Model) -> None:

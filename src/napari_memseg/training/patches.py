@@ -13,22 +13,26 @@ patches are read, so volumes may be larger than memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.training.augmentation import change_greys, draw_flips, flip
+from napari_memseg.training.overviews import overview_of
 from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, flippable, mask_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    from napari_memseg.models.base import Batch, SampleSpec
+    from napari_memseg.models.base import Batch, Overview, SampleSpec
     from napari_memseg.models.classes import ClassTable
     from napari_memseg.models.intensity import Window
     from napari_memseg.training.label_index import LabelIndex
@@ -97,6 +101,8 @@ class PatchSampler:
     seed: int = 0
     mirror: frozenset[str] = frozenset()
     augment: bool = True
+    _overviews: dict[int, Overview] = field(default_factory=dict, init=False, repr=False)
+    _lock: Any = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_arrays(self.volumes, self.spec)
@@ -109,6 +115,25 @@ class PatchSampler:
         pools = [_Pool(self.index, np.flatnonzero(np.isin(self.index.volume, numbers))) for numbers in alike]
         return [pool for pool in pools if pool.total]
 
+    @cached_property
+    def _frequencies(self) -> Tensor:
+        """The share of each class among the labelled voxels."""
+        totals = self.index.totals
+        return torch.from_numpy(totals / max(int(totals.sum()), 1)).float()
+
+    def _overview(self, number: int) -> Overview | None:
+        """Return the coarse whole of a volume, made when first asked for."""
+        if self.spec.overview is None:
+            return None
+        with self._lock:
+            if number not in self._overviews:
+                held = self.held.boxes(number)
+                volume = self.volumes[number]
+                self._overviews[number] = overview_of(
+                    volume, self.spec.overview, self.classes, self.window, held
+                )
+            return self._overviews[number]
+
     def batch(self, number: int, size: int) -> Batch:
         """Return batch ``number`` (from 0) of ``size`` patches.
 
@@ -118,9 +143,8 @@ class PatchSampler:
         rng = np.random.default_rng((self.seed, number))
         weights = np.array([pool.total for pool in self._pools])
         pool = self._pools[_pick(weights, rng)]
-        return collate(
-            [self._patch(pool, np.random.default_rng((self.seed, number, i))) for i in range(size)]
-        )
+        patches = [self._patch(pool, np.random.default_rng((self.seed, number, i))) for i in range(size)]
+        return collate(patches, self._frequencies)
 
     def _patch(self, pool: _Pool, rng: np.random.Generator) -> Sample:
         """Draw one patch, and change it."""
@@ -131,11 +155,14 @@ class PatchSampler:
         align = alignment(volume, self.spec.arrays)
         box = place_patch(voxel, self.spec.patch, volume.shape, align, rng)
         sample = cut(volume, box, self.spec.arrays, self.classes, self.window)
-        return self._change(mask_out(sample, self.held.boxes(number)), volume, rng)
+        sample = replace(mask_out(sample, self.held.boxes(number)), overview=self._overview(number))
+        return self._change(sample, volume, rng)
 
     def _change(self, sample: Sample, volume: TrainingVolume, rng: np.random.Generator) -> Sample:
         """Augment a patch, and all that belongs to it alike."""
         allowed = self.mirror & flippable(volume, self.spec.arrays, sample.where.box)
+        if sample.overview is not None:  # which is not flipped
+            allowed = frozenset()
         axes = draw_flips(allowed, rng)
         return replace(
             sample,

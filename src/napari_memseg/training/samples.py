@@ -19,7 +19,7 @@ from torch import Tensor
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, zyx
-from napari_memseg.models.base import Batch, SampleSpec, Where
+from napari_memseg.models.base import Batch, Overview, SampleSpec, Where
 from napari_memseg.models.classes import IGNORE, ClassTable
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Sample:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     """(C, z, y, x) on their own grids, or (length,)."""
     where: Where
+    overview: Overview | None = None
 
 
 def cut(
@@ -85,13 +86,15 @@ def keep_only(sample: Sample, box: Box) -> Sample:
     return replace(sample, labels=labels)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack patches of one size."""
+def collate(samples: Sequence[Sample], frequencies: Tensor | None = None) -> Batch:
+    """Stack patches of one size; ``frequencies`` are the classes' shares of all that is learned from."""
     return Batch(
         image=torch.stack([sample.image for sample in samples]),
         labels=torch.stack([sample.labels for sample in samples]),
         arrays={name: torch.stack([s.arrays[name] for s in samples]) for name in samples[0].arrays},
         where=[sample.where for sample in samples],
+        overviews=[sample.overview for sample in samples if sample.overview is not None],
+        frequencies=frequencies,
     )
 
 

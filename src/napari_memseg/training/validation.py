@@ -7,7 +7,7 @@ without a label count nowhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from napari_memseg.errors import TrainingError
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.models.classes import IGNORE, ClassTable
 from napari_memseg.training.label_index import LabelIndex, hold_back, index_labels
+from napari_memseg.training.overviews import overview_of
 from napari_memseg.training.patches import draw_voxel
 from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, keep_only
 from napari_memseg.training.sources import count_ids
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_memseg.models.base import Batch, Loss, SampleSpec
+    from napari_memseg.models.base import Batch, Loss, Overview, SampleSpec
     from napari_memseg.models.intensity import Window
     from napari_memseg.training.sources import TrainingVolume
 
@@ -74,6 +75,7 @@ class Validation:
     spec: SampleSpec
     classes: ClassTable
     window: Window
+    _overviews: dict[int, Overview] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_arrays(self.volumes, self.spec)
@@ -94,7 +96,20 @@ class Validation:
             volume, cell = self.volumes[number], self.cells.box(row)
             align = alignment(volume, self.spec.arrays)
             box = centre_patch(self._middle(row), self.spec.patch, volume.shape, align)
-            yield keep_only(cut(volume, box, self.spec.arrays, self.classes, self.window), cell)
+            sample = keep_only(cut(volume, box, self.spec.arrays, self.classes, self.window), cell)
+            yield replace(sample, overview=self._overview(number))
+
+    def _overview(self, number: int) -> Overview | None:
+        """Return the coarse whole of a volume, with no label: scores are what is asked for."""
+        if self.spec.overview is None:
+            return None
+        if number not in self._overviews:
+            volume = self.volumes[number]
+            everything = [Box.whole(volume.shape)]
+            self._overviews[number] = overview_of(
+                volume, self.spec.overview, self.classes, self.window, everything
+            )
+        return self._overviews[number]
 
     def _middle(self, row: int) -> Zyx:
         """Return the middle of a cell; if a patch cannot cover it, a voxel of its rarest class."""
