@@ -291,18 +291,20 @@ def random_unet(
 
 
 @torch.no_grad()
-def randomise(model: nn.Module) -> None:
+def randomise(model: Model) -> None:
     """Give every batch norm the statistics of noise, then disturb them, and random weights."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d)]
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = [module for module in model.modules() if isinstance(module, kinds)]
     for norm in norms:
         norm.momentum = 1.0
-    model.train()(torch.rand(2, 1, 32, 32, 32))
+    whole_volume(model.train(), np.random.default_rng(0).random((32, 32, 32)))
     for norm in norms:
         norm.momentum = 0.1
         norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias, std=0.3)
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.3)
     model.eval()
 
 
@@ -333,6 +335,12 @@ def whole_volume(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
     ndarray
         (C, z, y, x) float32 scores.
     """
+    return all_arrays(model, image)[SCORES]
+
+
+@torch.inference_mode()
+def all_arrays(model: Model, image: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return what all stages make of a whole volume, by name: (C, z, y, x), or (length,) of a vector."""
     arrays = {"image@0": torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]}
     for stage in model.stages:
         for read in stage.reads:
@@ -341,7 +349,7 @@ def whole_volume(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
         inputs = {read.array: arrays[read.array] for read in stage.reads}
         made = stage(inputs, [_everywhere(inputs, zyx(image.shape))])
         arrays |= {w.array: made[w.array].to(getattr(torch, w.dtype)) for w in stage.writes}
-    return arrays[SCORES][0].float().numpy()
+    return {name: array[0].float().numpy() for name, array in arrays.items()}
 
 
 def _everywhere(inputs: Mapping[str, Tensor], shape: Zyx) -> Where:

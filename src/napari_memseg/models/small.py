@@ -23,6 +23,9 @@ class Small(UNet3d):
     architecture: ClassVar[str] = "small"
     title: ClassVar[str] = "Small 3D U-Net, three levels, for a CPU"
     paper: ClassVar[str] = "Çiçek et al., MICCAI 2016, doi:10.1007/978-3-319-46723-8_49 (narrower)"
+    advice: ClassVar[str] = (
+        "The one to begin with on a computer without a GPU: textures and simple organs in minutes."
+    )
     patch: ClassVar[Zyx] = (48, 48, 48)
 
     def __init__(self, classes: ClassTable, *, widths: Sequence[int] = (8, 16, 32)) -> None:

@@ -55,6 +55,9 @@ class UNet3d(PlainModel):
     architecture: ClassVar[str] = "unet3d"
     title: ClassVar[str] = "Plain 3D U-Net, five levels"
     paper: ClassVar[str] = "Wang et al., MIDL 2022, arXiv:2205.15941"
+    advice: ClassVar[str] = (
+        "The reference that every claim is measured against. Take it where a GPU has room for patches of 96."
+    )
     patch: ClassVar[Zyx] = (96, 96, 96)
 
     def __init__(self, classes: ClassTable, *, widths: Sequence[int] = (16, 32, 64, 128, 128)) -> None:
