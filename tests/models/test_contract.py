@@ -24,7 +24,10 @@ from napari_memseg.training.patches import PatchSampler
 from running import labels_of, noise, plan_of, run
 
 CLASSES = ClassTable.from_ids([7, 200])
-SMALLER: dict[str, dict[str, Any]] = {}
+SMALLER: dict[str, dict[str, Any]] = {
+    "meunet": {"widths": [4, 4, 6, 8, 8], "standard": 32},
+    "cascade": {"widths": [4, 4, 6, 8, 8], "standard": 32},
+}
 """Arguments that make a large network quick to test; how far it looks must stay what it is."""
 PATCH = (48, 48, 48)
 SIZES = [(16, 16, 16), (17, 19, 23), (5, 33, 1)]

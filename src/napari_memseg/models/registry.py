@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _BUILT_IN = {
     "unet3d": "napari_memseg.models.unet3d:UNet3d",
     "small": "napari_memseg.models.small:Small",
+    "meunet": "napari_memseg.models.meunet:MeUNet",
+    "cascade": "napari_memseg.models.cascade:Cascade",
+    "distill_dsm": "napari_memseg.models.distill_dsm:DistillDSM",
+    "unet2d": "napari_memseg.models.distill_dsm:UNet2d",
+    "sau_net": "napari_memseg.models.sau_net:SAUNet",
 }
 _REGISTERED: dict[str, type[Model]] = {}
 

@@ -26,11 +26,13 @@ from napari_memseg.models.blocks import double_conv, halve, repeat_and_crop, siz
 from napari_memseg.models.plain import PlainModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from napari_memseg.geometry import Zyx
     from napari_memseg.models.classes import ClassTable
     from napari_memseg.models.reach import L
+
+    Block = Callable[[Tensor], Tensor]
 
 MOST_LEVELS = 8
 MOST_CHANNELS = 4096
@@ -63,14 +65,8 @@ class UNet3d(PlainModel):
     def __init__(self, classes: ClassTable, *, widths: Sequence[int] = (16, 32, 64, 128, 128)) -> None:
         super().__init__(classes)
         self.widths = _checked(widths)
-        above = (self.widths[0], *self.widths)[: len(self.widths) - 1]
-        steps = list(zip(self.widths[-2::-1], above[::-1], strict=True))  # (skip, out), the deepest first
-        below = (self.widths[-1], *(out for _, out in steps))
-        self.encoder = nn.ModuleList(double_conv(i, o) for i, o in pairwise((1, *self.widths)))
-        self.decoder = nn.ModuleList(
-            double_conv(skip + up, out) for (skip, out), up in zip(steps, below, strict=False)
-        )
-        self.head = nn.Conv3d(below[-1], len(classes), 1)
+        self.encoder, self.decoder = encoder_of(self.widths), decoder_of(self.widths)
+        self.head = nn.Conv3d(self.widths[0], len(classes), 1)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -84,13 +80,7 @@ class UNet3d(PlainModel):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map a normalised image (N, 1, z, y, x) of any size to scores (N, C, z, y, x)."""
-        x, skips = image, []
-        for level, block in enumerate(self.encoder):
-            x = block(halve(x) if level else x)
-            skips.append(x)
-        for skip, block in zip(skips[-2::-1], self.decoder, strict=True):
-            x = block(torch.cat([skip, repeat_and_crop(x, size_of(skip))], 1))
-        scores: Tensor = self.head(x)
+        scores: Tensor = self.head(decode(self.decoder, encode(self.encoder, image)))
         return scores
 
     def trace(self, line: L) -> L:
@@ -102,6 +92,42 @@ class UNet3d(PlainModel):
         for skip in skips[-2::-1]:
             line = trace_double_conv(skip.join(line.repeat(skip)))
         return line
+
+
+def encoder_of(widths: Sequence[int], channels: int = 1) -> nn.ModuleList:
+    """Return the blocks on the way down, for an image of so many channels."""
+    return nn.ModuleList(double_conv(i, o) for i, o in pairwise((channels, *widths)))
+
+
+def decoder_of(widths: Sequence[int], extra: int = 0) -> nn.ModuleList:
+    """Return the blocks on the way up, the deepest first; each is given so many channels more."""
+    above = (widths[0], *widths)[: len(widths) - 1]
+    steps = list(zip(widths[-2::-1], above[::-1], strict=True))  # (skip, out)
+    below = (widths[-1], *(out for _, out in steps))
+    return nn.ModuleList(
+        double_conv(skip + up + extra, out) for (skip, out), up in zip(steps, below, strict=False)
+    )
+
+
+def encode(blocks: Iterable[Block], image: Tensor) -> list[Tensor]:
+    """Return what each level makes of an image, the finest first."""
+    x, levels = image, []
+    for level, block in enumerate(blocks):
+        x = block(halve(x) if level else x)
+        levels.append(x)
+    return levels
+
+
+def decode(
+    blocks: Iterable[Block], levels: Sequence[Tensor], beside: Sequence[Sequence[Tensor]] = ()
+) -> Tensor:
+    """Go back up as far as there are blocks; ``beside`` are more maps for each level, the finest first."""
+    x = levels[-1]
+    for level, block in zip(range(len(levels) - 2, -1, -1), blocks, strict=False):
+        skip = levels[level]
+        more = beside[level] if beside else ()
+        x = block(torch.cat([skip, repeat_and_crop(x, size_of(skip)), *more], 1))
+    return x
 
 
 def _checked(widths: Sequence[int]) -> tuple[int, ...]:
