@@ -25,6 +25,7 @@ from running import labels_of, noise, plan_of, run
 
 CLASSES = ClassTable.from_ids([7, 200])
 SMALLER: dict[str, dict[str, Any]] = {
+    "sau_net": {"width": 4},
     "meunet": {"widths": [4, 4, 6, 8, 8], "standard": 32},
     "cascade": {"widths": [4, 4, 6, 8, 8], "standard": 32},
 }
