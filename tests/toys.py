@@ -365,7 +365,7 @@ def _halved(image: Tensor, times: int) -> Tensor:
 
 def halve(x: Tensor) -> Tensor:
     """Take the mean of 2 x 2 x 2 voxels, of fewer at a far face of odd size: (N, C, z, y, x)."""
-    return F.avg_pool3d(x, 2, ceil_mode=True)
+    return F.avg_pool3d(x, [min(2, n) for n in x.shape[2:]], ceil_mode=True)
 
 
 def repeat(x: Tensor) -> Tensor:

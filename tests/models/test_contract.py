@@ -25,6 +25,9 @@ from running import labels_of, noise, plan_of, run
 
 CLASSES = ClassTable.from_ids([7, 200])
 SMALLER: dict[str, dict[str, Any]] = {
+    "oss_net": {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "width": 16, "training_points": 256},
+    "o_net": {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "width": 16, "training_points": 256},
+    "scn": {"widths": [4, 3]},
     "sau_net": {"width": 4},
     "meunet": {"widths": [4, 4, 6, 8, 8], "standard": 32},
     "cascade": {"widths": [4, 4, 6, 8, 8], "standard": 32},
@@ -154,9 +157,9 @@ def test_a_saved_copy_agrees_bit_by_bit(network, tmp_path):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_tiles_with_exact_halos_are_crops_of_the_whole(network, axis, tmp_path):
     """Through the engine, all stages, on a volume that is thin along the other axes."""
-    step = max(stage.multiple[axis] for stage in network.stages)
-    shape, tile = [3, 3, 3], [16, 16, 16]
-    tile[axis] = -(-32 // step) * step if step > 1 else 32
+    steps = [max(lengths) for lengths in zip(*(stage.multiple for stage in network.stages), strict=True)]
+    shape, tile = [3, 3, 3], [-(-16 // step) * step for step in steps]
+    tile[axis] = -(-32 // steps[axis]) * steps[axis]
     shape[axis] = reach(network, axis) + 3 * tile[axis] + 5
     data = noise(tuple(shape))
     plan = plan_of(network, data, tmp_path, tile=tuple(tile), halo="exact", chunk=16)

@@ -39,8 +39,14 @@ class Line(Protocol):
     def pool(self) -> Self:
         """Halve the length, rounded down."""
 
+    def average(self) -> Self:
+        """Halve the length, rounded up: a last single voxel is its own mean."""
+
     def repeat(self, skip: Self) -> Self:
         """Repeat twice, then crop, or replicate the last voxel, to the length of ``skip``."""
+
+    def interpolate(self, skip: Self) -> Self:
+        """Double linearly, half-pixel centres and ends repeated, then crop to the length of ``skip``."""
 
     def join(self, other: Self) -> Self:
         """Stand beside another map of the same length (concatenation, sum)."""
@@ -73,10 +79,21 @@ class Span:
         """Look at pairs; a last single voxel is dropped."""
         return Span(self.low[:-1:2], self.high[1::2])
 
+    def average(self) -> Span:
+        """Look at pairs, or at a last single voxel."""
+        last = np.arange(1, len(self.high) + 1, 2).clip(max=len(self.high) - 1)
+        return Span(self.low[::2], self.high[last])
+
     def repeat(self, skip: Span) -> Span:
         """Look at the cell one lies in, or at the last one."""
         cell = (np.arange(len(skip.low)) // 2).clip(max=len(self.low) - 1)
         return Span(self.low[cell], self.high[cell])
+
+    def interpolate(self, skip: Span) -> Span:
+        """Look at the cell one lies in and at the nearer neighbour."""
+        cell, neighbour = _nearest_cells(len(skip.low), len(self.low))
+        first, second = np.minimum(cell, neighbour), np.maximum(cell, neighbour)
+        return Span(self.low[first], self.high[second])
 
     def join(self, other: Span) -> Span:
         """See what either saw."""
@@ -105,9 +122,19 @@ class Weights:
         """Average pairs, as good as their maximum where nothing is known of them."""
         return Weights((self.share[:-1:2] + self.share[1::2]) / 2)
 
+    def average(self) -> Weights:
+        """Average pairs; a last single voxel stays."""
+        last = np.arange(1, len(self.share) + 1, 2).clip(max=len(self.share) - 1)
+        return Weights((self.share[::2] + self.share[last]) / 2)
+
     def repeat(self, skip: Weights) -> Weights:
         """Take the cell one lies in, or the last one."""
         return Weights(self.share[(np.arange(len(skip.share)) // 2).clip(max=len(self.share) - 1)])
+
+    def interpolate(self, skip: Weights) -> Weights:
+        """Take three quarters of the cell one lies in and one of the nearer neighbour."""
+        cell, neighbour = _nearest_cells(len(skip.share), len(self.share))
+        return Weights(0.75 * self.share[cell] + 0.25 * self.share[neighbour])
 
     def join(self, other: Weights) -> Weights:
         """Listen to both alike."""
@@ -153,6 +180,13 @@ def effective_reach(trace: Trace, multiple: int) -> tuple[int, int]:
 def round_up(reach: int, multiple: int) -> int:
     """Return the smallest multiple that holds ``reach``: a tile must begin on the network's grid."""
     return -(-reach // multiple) * multiple
+
+
+def _nearest_cells(length: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each voxel of a doubled line its cell, and the neighbour that is nearer, or the last one."""
+    voxel = np.arange(length)
+    cell = voxel // 2
+    return cell, (cell + np.where(voxel % 2, 1, -1)).clip(0, cells - 1)
 
 
 def _long_enough(trace: Trace, multiple: int) -> int:
