@@ -27,10 +27,17 @@ def compiled(function: F) -> F:
     return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
+FOLDER = Path(__file__).parent
+
+
+def is_kept() -> bool:
+    """Whether compiled loops lie here already, so that the first box takes no quarter of a minute."""
+    return any((FOLDER / "__pycache__").glob("*.nbi"))
+
+
 def _forget_old_code() -> None:
-    folder = Path(__file__).parent
-    youngest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for kept in (folder / "__pycache__").glob("*.nb[ic]"):
+    youngest = max(source.stat().st_mtime for source in FOLDER.glob("*.py"))
+    for kept in (FOLDER / "__pycache__").glob("*.nb[ic]"):
         with suppress(OSError):  # another process forgets as well, or only root may
             if kept.stat().st_mtime < youngest:
                 kept.unlink()

@@ -28,6 +28,7 @@ from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.io.files import locked, refuse_to_overwrite, remove, rename_folder
 from napari_memseg.io.stacks import Compression
+from napari_memseg.phantom.compiled import is_kept
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
 from napari_memseg.phantom.voxels import processors
@@ -151,6 +152,9 @@ def phantom(
         log = BlockLog.open(part, fly, asdict(how) | {"workers": None})
         stores = _stores(part / "image", fly, how)
         total = prod(ceil_div(fly.shape, _block(fly, how)))
+        if not is_kept():
+            text = "compiling what makes it, for a quarter of a minute, once"
+            yield Progress(stage="phantom", done=0, total=total, message=text)
         for step in _render(fly, how, stores, log, total):
             yield step
             control.raise_if_cancelled()
