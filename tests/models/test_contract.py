@@ -24,11 +24,13 @@ from napari_memseg.training.patches import PatchSampler
 from running import labels_of, noise, plan_of, run
 
 CLASSES = ClassTable.from_ids([7, 200])
+OCCUPANCY = {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "blocks": 2, "coordinates": "raw"}
 SMALLER: dict[str, dict[str, Any]] = {
-    "oss_net": {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "width": 16, "training_points": 256},
-    "o_net": {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "width": 16, "training_points": 256},
+    "oss_net": {**OCCUPANCY, "width": 32, "training_points": 256, "search": "all"},
+    "o_net": {**OCCUPANCY, "width": 16, "training_points": 256},
     "scn": {"widths": [4, 3]},
     "sau_net": {"width": 4},
+    "unet3d_residual": {"width": 3},
     "meunet": {"widths": [4, 4, 6, 8, 8], "standard": 32},
     "cascade": {"widths": [4, 4, 6, 8, 8], "standard": 32},
 }
