@@ -39,6 +39,9 @@ class Line(Protocol):
     def pool(self) -> Self:
         """Halve the length, rounded down."""
 
+    def every_second(self) -> Self:
+        """Keep the voxels 0, 2, 4, ...: what a stride of 2 does."""
+
     def average(self) -> Self:
         """Halve the length, rounded up: a last single voxel is its own mean."""
 
@@ -78,6 +81,10 @@ class Span:
     def pool(self) -> Span:
         """Look at pairs; a last single voxel is dropped."""
         return Span(self.low[:-1:2], self.high[1::2])
+
+    def every_second(self) -> Span:
+        """See what was seen."""
+        return Span(self.low[::2], self.high[::2])
 
     def average(self) -> Span:
         """Look at pairs, or at a last single voxel."""
@@ -121,6 +128,10 @@ class Weights:
     def pool(self) -> Weights:
         """Average pairs, as good as their maximum where nothing is known of them."""
         return Weights((self.share[:-1:2] + self.share[1::2]) / 2)
+
+    def every_second(self) -> Weights:
+        """Keep every second row."""
+        return Weights(self.share[::2])
 
     def average(self) -> Weights:
         """Average pairs; a last single voxel stays."""
