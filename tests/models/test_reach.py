@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import toys
 from napari_memseg.models.classes import ClassTable
-from napari_memseg.models.reach import effective_reach, exact_reach, round_up
+from napari_memseg.models.reach import Weights, effective_reach, exact_reach, round_up
 from napari_memseg.models.registry import create_model
+from napari_memseg.models.scn_parts import UNet
 
 LEVELS = [1, 2, 3, 4, 5]
 
@@ -28,6 +31,21 @@ def transparent_unet(levels):
     return model
 
 
+class Averaging(UNet):
+    """A U-Net that averages and interpolates, where the other one takes maxima and repeats."""
+
+    def __init__(self, levels):
+        super().__init__(1, 1, 1, levels, 0.0)
+        self.multiple = 2 ** (levels - 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.constant_(module.weight, 1 / 3)
+        self.double().eval()
+
+
+NETWORKS = [(kind, levels) for kind in (transparent_unet, Averaging) for levels in LEVELS]
+
+
 @torch.inference_mode()
 def measured_reach(model, length, changed):
     """Change single voxels of a line; tell how far before and behind itself an output saw them."""
@@ -42,18 +60,18 @@ def measured_reach(model, length, changed):
     return low, high
 
 
-@pytest.mark.parametrize("levels", LEVELS)
-def test_the_exact_reach_is_where_a_changed_voxel_ends_to_matter(levels):
-    model = transparent_unet(levels)
+@pytest.mark.parametrize(("kind", "levels"), NETWORKS)
+def test_the_exact_reach_is_where_a_changed_voxel_ends_to_matter(kind, levels):
+    model = kind(levels)
     reach = exact_reach(model.trace, model.multiple)
     middle = round_up(max(reach) + model.multiple, model.multiple)
     changed = range(middle, middle + model.multiple)
     assert measured_reach(model, 2 * middle + model.multiple, changed) == reach
 
 
-@pytest.mark.parametrize("levels", LEVELS[:4])
-def test_no_voxel_of_an_odd_end_looks_further(levels):
-    model = transparent_unet(levels)
+@pytest.mark.parametrize(("kind", "levels"), [one for one in NETWORKS if one[1] < 5])
+def test_no_voxel_of_an_odd_end_looks_further(kind, levels):
+    model = kind(levels)
     low, high = exact_reach(model.trace, model.multiple)
     length = round_up(3 * max(low, high), model.multiple)
     for remainder in range(model.multiple):
@@ -69,6 +87,19 @@ def test_the_published_reach_of_the_five_level_unet():
     read = model.stages[0].reads[0]
     assert read.halo_exact.low == read.halo_exact.high == (112, 112, 112)
     assert model.stages[0].multiple == (16, 16, 16)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8])
+def test_a_mean_and_a_line_through_it_weigh_as_they_do(length):
+    line = torch.rand(1, 1, length, generator=torch.Generator().manual_seed(0))
+    mean = F.avg_pool1d(line, min(2, length), ceil_mode=True)
+    doubled = F.interpolate(mean, scale_factor=2, mode="linear", align_corners=False)[..., :length]
+    weights = Weights.image(length)
+    averaged = weights.average()
+    np.testing.assert_allclose(averaged.share @ line[0, 0].numpy(), mean[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        averaged.interpolate(weights).share @ line[0, 0].numpy(), doubled[0, 0], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("levels", LEVELS)

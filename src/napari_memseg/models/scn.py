@@ -171,7 +171,7 @@ class Scn(Model):
         local, spatial = _local_grid(self), _spatial_grid(self)
         image, n = _reads(IMAGE, self.network.local.trace, local), len(self.classes)
         coarse = [_reads(array, self.network.spatial.trace, spatial // 4) for array in (QUARTER, MAPS)]
-        cubic = Halo.even(*[CUBIC_REACH] * 3)
+        cubic = Halo.even(CUBIC_REACH, CUBIC_REACH, CUBIC_REACH)
         return (
             ScnStage(
                 name="local",
@@ -210,7 +210,7 @@ class Scn(Model):
                 name="labels",
                 reads=(Reads(array=OVERVIEW),),
                 writes=(Writes(array=SCORES, channels=n),),
-                run=lambda inputs, where: log_shares(inputs[OVERVIEW].float()),
+                run=_scores,
             ),
         )
 
@@ -284,6 +284,10 @@ class ScnStage:
     def __call__(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> dict[str, Tensor]:
         """Run it."""
         return {self.writes[0].array: self.run(inputs, where)}
+
+
+def _scores(inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
+    return log_shares(inputs[OVERVIEW].float())
 
 
 def _fuse_tile(local: Tensor, cells: Tensor, where: Where) -> Tensor:
