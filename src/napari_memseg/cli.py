@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from napari_memseg.console import follow, join_halo, say, whole_numbers, words_of_halo
+from napari_memseg.console import follow, join_halo, say, settings_of, whole_numbers, words_of_halo
 from napari_memseg.errors import Cancelled, DeviceLostError, InputError, MemsegError, SessionError
 from napari_memseg.geometry import Zyx
 from napari_memseg.inference.heap import keep_heap
@@ -142,6 +142,13 @@ def device(device: str, as_json: bool) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
 @click.option("--widths", help="Channels per level of a new network, for example 16,32,64.")
+@click.option(
+    "--set",
+    "words",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An argument of a new network, see napari-memseg models; repeatable.",
+)
 @click.option("--patch", type=int, nargs=3, metavar="Z Y X", help="Size of a training patch, in voxels.")
 @click.option("--batch", type=int, help="Patches a step; by default as the network's recipe says.")
 @click.option("--learning-rate", type=float, help="At its highest; by default as the recipe says.")
@@ -161,13 +168,13 @@ def device(device: str, as_json: bool) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training of the same kind.")
 @click.option("--restart", is_flag=True, help="Discard an unfinished training and begin again.")
 @AS_JSON
-def train(as_json: bool, mirror: str, widths: str | None, **options: Any) -> None:
+def train(as_json: bool, mirror: str, widths: str | None, words: tuple[str, ...], **options: Any) -> None:
     """Train a network on pairs of image and labels, or on a session's corrections."""
     from napari_memseg.workflows.train import train as workflow
     from napari_memseg.workflows.train_job import TrainJob, learning
 
     settings = {name: options.pop(name) for name in LEARNING}
-    arguments = {"widths": whole_numbers(widths)} if widths else {}
+    arguments = settings_of(words) | ({"widths": whole_numbers(widths)} if widths else {})
     job = TrainJob(learning=learning(**settings, mirror=frozenset(mirror)), arguments=arguments, **options)
     with closing(workflow(job)) as steps:
         say(follow(steps), as_json)

@@ -40,6 +40,26 @@ def whole_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` words; a value is JSON, or text where it is none.
+
+    Raises
+    ------
+    InputError
+        If a word has no name or no equals sign.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--set {word!r} is not possible. Write NAME=VALUE: expansions=[1.5], axes=zyx.")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
 def words_of_halo(text: str) -> str | Zyx:
     """Read ``exact``, ``recommended`` or three joined numbers."""
     if text in ("exact", "recommended"):

@@ -100,53 +100,6 @@ def test_without_convolutions_between_slices_the_reach_is_shorter(arguments):
     assert exact_reach(DistillDSM(THREE, **arguments).trace, 16) == (122, 122)
 
 
-# --- depth
-
-
-def transparent(**arguments):
-    """A network that passes everything on: all weights positive, so that no ReLU hides a slice."""
-    model = DistillDSM(THREE, widths=(4,) * 5, alpha=1.0, **arguments).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.weight, 1 / 9)
-    return model
-
-
-@torch.inference_mode()
-def changed_slices(model, at, depth=24):
-    """Change one slice; return which slices of the scores differ."""
-    flat = torch.ones(1, 1, depth, 16, 16, dtype=torch.float64)
-    other = flat.clone()
-    other[:, :, at] = 100
-    differs = (model(other) != model(flat)).any(1)[0].flatten(1).any(1)
-    return differs.nonzero().ravel().tolist()
-
-
-@pytest.mark.parametrize("shift", ["distill", "residual", "plain"])
-def test_a_slice_reaches_eight_slices_to_both_sides(shift):
-    model = transparent(shift=shift)
-    assert model.depth == 8
-    reached = changed_slices(model, 11)
-    assert (reached[0], reached[-1]) == (3, 19)
-    if shift != "plain":  # which with all channels keeps nothing of the slice itself
-        assert reached == list(range(3, 20))
-
-
-def test_nothing_wraps_around_the_ends_of_a_stack():
-    model = transparent()
-    assert changed_slices(model, 0) == list(range(9))
-    assert changed_slices(model, 23) == list(range(15, 24))
-
-
-def test_slices_of_the_2d_unet_know_nothing_of_each_other():
-    model = UNet2d(THREE, widths=(4,) * 3).double().eval()
-    assert model.depth == 0
-    assert changed_slices(model, 11) == [11]
-
-
 @torch.inference_mode()
 def test_samples_of_a_batch_know_nothing_of_each_other():
     model, image = narrow(), rand(2, 1, 10, 16, 16)

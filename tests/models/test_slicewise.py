@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import toys
 from napari_memseg.errors import InputError
 from napari_memseg.models.base import Batch
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.distill_dsm import DistillDSM, UNet2d
+from napari_memseg.models.reach import exact_reach, round_up
+from napari_memseg.models.sau_net import SAUNet
 from napari_memseg.models.slicewise import (
     SliceNorm,
     crop_or_replicate,
@@ -166,6 +169,64 @@ def test_tiles_with_exact_halos_are_crops_of_the_whole_for_any_axes(axes, tmp_pa
     second, best = np.sort(scores, 0)[-2:]
     wrong = labels_of(plan) != np.asarray(THREE.ids)[scores.argmax(0)]
     assert not (wrong & (best - second > 1e-4)).any()
+
+
+# --- reach, found by changing one slice or one pixel
+
+LOOK = {
+    "distill": (lambda: DistillDSM(THREE, widths=(4,) * 5, alpha=1), 8),
+    "residual": (lambda: DistillDSM(THREE, widths=(4,) * 5, alpha=1, shift="residual"), 8),
+    "plain": (lambda: DistillDSM(THREE, widths=(8,) * 5, shift="plain"), 8),
+    "sau": (lambda: SAUNet(THREE, width=1), 1),
+    "features": (lambda: SAUNet(THREE, width=1, attention="features"), 1),
+    "unet2d": (lambda: UNet2d(THREE, widths=(2,) * 5), 0),
+}
+"""Networks, and how many slices they look to either side."""
+
+
+@pytest.fixture(params=LOOK)
+def transparent(request):
+    """A network that passes everything on: all weights positive, so that no ReLU hides a change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LOOK[request.param][0]().double().eval()
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                most = 2 / module.weight[0].numel()
+                nn.init.uniform_(module.weight, most / 2, most)
+                nn.init.zeros_(module.bias)
+    return model, LOOK[request.param][1]
+
+
+@torch.inference_mode()
+def changes(model, flat, other):
+    """Return where scores differ, over all classes."""
+    return (model(other) != model(flat)).any(1)
+
+
+@pytest.mark.parametrize("at", [0, 1, 11, 23])
+def test_a_changed_slice_matters_as_far_as_the_depth_says_and_does_not_wrap_around(transparent, at):
+    model, depth = transparent
+    assert model.depth == depth
+    flat = torch.full((1, 1, 24, 16, 16), 0.1, dtype=torch.float64)
+    other = flat.clone()
+    other[:, :, at] = 0.2
+    differs = changes(model, flat, other)[0].flatten(1).any(1).nonzero().ravel().tolist()
+    assert differs == [n for n in range(24) if abs(n - at) <= depth]
+
+
+def test_a_changed_pixel_matters_as_far_as_the_trace_says(transparent):
+    model, _ = transparent
+    reach = exact_reach(model.trace, 16)
+    start = round_up(max(reach) + 16, 16)
+    changed = range(start, start + 16)
+    flat = torch.ones(16, 1, 1, 1, 2 * start + 16, dtype=torch.float64)
+    lines = flat.clone()
+    lines[range(16), 0, 0, 0, changed] = 1e9
+    touched = [line.nonzero().ravel() for line in changes(model, flat, lines).flatten(1)]
+    low = max(int(out.max()) - at for at, out in zip(changed, touched, strict=True))
+    high = max(at - int(out.min()) for at, out in zip(changed, touched, strict=True))
+    assert (low, high) == reach
 
 
 # --- learning

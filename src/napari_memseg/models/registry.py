@@ -49,6 +49,12 @@ class Architecture:
     halo_recommended: Zyx
     multiple: Zyx
     paper: str
+    advice: str
+    """When to choose it."""
+    phases: int
+    """Trainings that follow each other."""
+    arguments: dict[str, Any]
+    """What can be set, with its default."""
 
 
 def register(model: type[Model]) -> type[Model]:
@@ -115,6 +121,9 @@ def _describe(model: Model) -> Architecture:
         halo_recommended=_largest(recommended),
         multiple=_largest(stage.multiple for stage in model.stages),
         paper=model.paper,
+        advice=model.advice,
+        phases=len(model.training_plan()),
+        arguments=model.arguments,
     )
 
 
