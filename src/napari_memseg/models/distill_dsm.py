@@ -227,7 +227,7 @@ class ShiftUNet(nn.Module):
         return scores
 
     def trace(self, line: L) -> L:
-        """Follow ``forward`` along one axis; doubling weighs a pixel's cell and the one next to it."""
+        """Follow ``forward`` along one axis; to double is to repeat, then to smooth by (1, 2, 1) / 4."""
         skips: list[L] = []
         for level, block in enumerate(self.blocks[: len(self.widths)]):
             line = block.trace(line.pool() if level else line)
