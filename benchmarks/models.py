@@ -1,0 +1,204 @@
+"""Every network on the same data in the same time: what it costs, and what it finds.
+
+    python benchmarks/models.py WORK [--heads DIR] [--minutes 1] [--edge 128] [--device cpu] [--only NAME ...]
+
+Two kinds of data: mouse heads (trained on the template and C57BL6J, tested on BALBcJ; DIR holds
+``mouse_head_NAME/intensity.ome.tif`` and ``labels.ome.tif``, from muratmaga/mouse_CT_atlas, GPL-3.0, not part
+of this repository) and synthetic flies (trained on the seeds 0, 1, 2, tested on 3 and 4; gut, tubules and
+tracheae are tubes, thick and thin). Everything goes through the command line; a network of several phases
+shares its minutes out among them. Recipes are as published but for the learning rate, which is one for all:
+the published ones are made for days.
+
+Results are kept in WORK/results.json, one network after the other; what is there is not done again. All
+networks on both kinds of data take about an hour and a half on 2 cores. Needs 4 GiB.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from figures.costs import costs_of
+from figures.surfaces import surface_scores
+from figures.table import Table, print_table
+from napari_memseg.geometry import Box
+from napari_memseg.io.formats import open_volume
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.registry import create_model
+from napari_memseg.phantom.labels import NAMES as FLY
+
+HEADS = {1: "skull", 2: "right mandible", 3: "neck", 15: "endocranium", 21: "left mandible"}
+TRAINED, TESTED = (0, 1, 2), (3, 4)
+"""Seeds of flies."""
+THIN = [4, 9, 11]
+"""Classes of flies that are tubes or walls: gut wall, tracheae, tubules and vessel."""
+RATE = 2e-3
+SETTINGS: dict[str, tuple[str, list[Any]]] = {
+    "pixels": ("pixels", []),
+    "small": ("small", []),
+    "unet3d": ("unet3d", ["--patch", 64, 64, 64, "--batch", 1]),
+    "unet3d_residual": ("unet3d_residual", ["--patch", 64, 64, 64, "--batch", 1]),
+    "meunet": ("meunet", ["--set", "standard=64", "--batch", 1]),
+    "cascade, post": ("cascade", ["--set", "standard=64", "--batch", 1]),
+    "cascade, pre": ("cascade", ["--set", "standard=64", "--set", "concatenation=pre", "--batch", 1]),
+    "unet2d": ("unet2d", ["--patch", 16, 96, 96, "--batch", 1]),
+    "distill_dsm": ("distill_dsm", ["--patch", 16, 96, 96, "--batch", 1]),
+    "sau_net": ("sau_net", ["--patch", 16, 96, 96, "--batch", 1]),
+    "sau_net without attention": (
+        "sau_net",
+        ["--patch", 16, 96, 96, "--batch", 1, "--set", "attention=none"],
+    ),
+    "scn": ("scn", ["--patch", 64, 64, 64]),
+    "oss_net": ("oss_net", []),
+    "o_net": ("o_net", []),
+}
+"""Architecture and arguments of train: patches of about a quarter of a million voxels."""
+
+
+def ask(*words: object) -> dict[str, Any]:
+    """Run one command and return its result."""
+    call = [Path(sys.executable).with_name("napari-memseg"), *map(str, words), "--json"]
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Train, segment and score whatever is not done yet, then print all tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--heads", type=Path)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--edge", type=int, default=128)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", nargs="*", choices=list(SETTINGS))
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    kept = asked.work / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for data, (pairs, tests) in _data(asked).items():
+        for name in asked.only or SETTINGS:
+            if f"{data}: {name}" not in results:
+                results[f"{data}: {name}"] = _measured(asked, data, name, pairs, tests)
+                kept.write_text(json.dumps(results, indent=1))
+    for name in SETTINGS:
+        if f"costs: {name}" not in results:
+            architecture, words = SETTINGS[name]
+            results[f"costs: {name}"] = costs_of(architecture, _arguments(words))
+            kept.write_text(json.dumps(results, indent=1))
+    for table in _tables(results):
+        print_table(table)
+
+
+def _data(asked: argparse.Namespace) -> dict[str, tuple[list[Any], list[tuple[Any, Any]]]]:
+    """Return the words that name what is trained on, and pairs to test on."""
+    found = {}
+    flies = {}
+    for seed in TRAINED + TESTED:
+        flies[seed] = asked.work / f"fly_{asked.edge}_{seed}.ome.zarr"
+        if not flies[seed].exists():
+            ask("phantom", flies[seed], "--shape", *[asked.edge] * 3, "--seed", seed)
+    found["flies"] = (
+        [word for seed in TRAINED for word in ("--pair", flies[seed], f"{flies[seed]}::labels/truth")],
+        [(flies[seed], f"{flies[seed]}::labels/truth") for seed in TESTED],
+    )
+    if asked.heads:
+        image, labels = (
+            [
+                asked.heads / f"mouse_head_{name}" / f"{kind}.ome.tif"
+                for name in ("C57BL6J", "template", "BALBcJ")
+            ]
+            for kind in ("intensity", "labels")
+        )
+        pairs = ["--pair", image[0], labels[0], "--pair", image[1], labels[1]]
+        found["heads"] = pairs, [(image[2], labels[2])]
+    return found
+
+
+def _measured(
+    asked: argparse.Namespace, data: str, name: str, pairs: list[Any], tests: list[tuple[Any, Any]]
+) -> dict[str, Any]:
+    """Train one network and score it."""
+    architecture, words = SETTINGS[name]
+    stem = f"{data}_{name}".replace(", ", "_").replace(" ", "_")
+    model = asked.work / f"{stem}.safetensors"
+    arguments = _arguments(words)
+    phases = len(create_model(architecture, ClassTable.from_ids([1]), **arguments).training_plan())
+    trained = ask(
+        "train", *pairs, "--model", architecture, "--out", model, "--minutes", asked.minutes / phases,
+        "--learning-rate", RATE, "--device", asked.device, "--restart", *words,
+    )  # fmt: skip
+    runs, scores = [], []
+    for number, (image, truth) in enumerate(tests):
+        out = asked.work / f"{stem}_{number}.ome.zarr"
+        how = ["--precision", "float32", "--tile", 128, 128, 128, "--device", asked.device, "--restart"]
+        runs.append(ask("segment", image, out, "--model", model, *how))
+        scores.append(_scores(out, truth))
+    print(f"{data}: {name}: {trained['steps']} steps", file=sys.stderr, flush=True)
+    return {
+        "steps": trained["steps"],
+        "seconds per 10⁶ voxels": float(np.mean([1e6 * r["seconds"] / r["voxels"] for r in runs])),
+        "peak RSS, GiB": max(run["peak_rss_gib"] for run in runs),
+        "scores": {key: _mean([score[key] for score in scores if key in score]) for key in scores[0]},
+    }
+
+
+def _arguments(words: list[Any]) -> dict[str, Any]:
+    """Return the network's own arguments among those of train."""
+    pairs = [words[i + 1].split("=") for i, word in enumerate(words) if word == "--set"]
+    return {
+        name: value if not value.replace(".", "").isdigit() else json.loads(value) for name, value in pairs
+    }
+
+
+def _scores(labels: Path, truth: str | Path) -> dict[str, dict[str, float]]:
+    found, expected = open_volume(str(labels)), open_volume(str(truth))
+    whole = Box.whole(found.shape)
+    return surface_scores(found.read(whole), expected.read(whole), expected.voxel_size or (1.0, 1.0, 1.0))
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _tables(results: dict[str, Any]) -> list[Table]:
+    costs = {key.partition(": ")[2]: row for key, row in results.items() if key.startswith("costs")}
+    tables = [Table("network", costs)]
+    for data, classes in (("flies", FLY), ("heads", HEADS)):
+        rows = {key.partition(": ")[2]: row for key, row in results.items() if key.startswith(data)}
+        if not rows:
+            continue
+        foreground = [str(i) for i in classes if i]
+        summary = {name: _summary(row, foreground, data) for name, row in rows.items()}
+        tables.append(Table(f"{data}: network", summary))
+        for what in ("dice", "hd95", "nsd"):
+            of_class = {
+                classes[int(i)]: {
+                    name: row["scores"].get(i, {}).get(what, float("nan")) for name, row in rows.items()
+                }
+                for i in foreground
+            }
+            tables.append(Table(f"{data}: {what} of each class", of_class))
+    return tables
+
+
+def _summary(row: dict[str, Any], foreground: list[str], data: str) -> dict[str, Any]:
+    scores = row["scores"]
+    found = {
+        f"mean {what}": float(np.nanmean([scores[i][what] for i in foreground if i in scores]))
+        for what in ("dice", "hd95", "nsd")
+    }
+    if data == "flies":
+        found["Dice of thin tubes"] = float(np.nanmean([scores[str(i)]["dice"] for i in THIN]))
+    plain = {key: value for key, value in row.items() if key != "scores"}
+    return plain | found
+
+
+if __name__ == "__main__":
+    main()
