@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from figures.costs import costs_of
 from figures.surfaces import surface_scores
 from figures.table import Table, print_table
+
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
@@ -164,7 +164,9 @@ def _scores(labels: Path, truth: str | Path) -> dict[str, dict[str, float]]:
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
+    """Return the mean of each number, of those that are some."""
+    found = {key: [row[key] for row in rows if np.isfinite(row[key])] for key in rows[0]}
+    return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
 
 
 def _tables(results: dict[str, Any]) -> list[Table]:

@@ -11,6 +11,7 @@ import torch
 from learning import blocks, spec_for
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
+from napari_memseg.models.base import EVERYTHING
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.pixels import PAIRS, PixelClassifier, eigenvalues, features, gaussian
 from napari_memseg.models.reach import exact_reach
@@ -46,6 +47,8 @@ def test_a_group_norm_is_offered_for_fidelity_and_known_to_depend_on_the_tile():
     x = torch.rand(1, 1, 48, 16, 16)
     with torch.inference_mode():
         assert not torch.allclose(model(x)[:, :, :1], model(x[:, :, :32])[:, :, :1])
+    assert model.stages[0].reads[0].halo_exact == EVERYTHING
+    assert ResidualUNet3d(TWO, width=2).stages[0].reads[0].halo_exact != EVERYTHING
 
 
 @pytest.mark.parametrize(

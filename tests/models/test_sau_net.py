@@ -11,9 +11,10 @@ import toys
 from napari_memseg.errors import InputError
 from napari_memseg.models.base import Batch
 from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.losses import masked_cross_entropy
 from napari_memseg.models.reach import Span, exact_reach
 from napari_memseg.models.registry import create_model
-from napari_memseg.models.sau_net import AttentiveUNet, InterSliceAttention, SAUNet, cross_entropy
+from napari_memseg.models.sau_net import AttentiveUNet, InterSliceAttention, SAUNet
 
 THREE = ClassTable.from_ids([1, 2])
 KINDS = ["logits", "features", "none"]
@@ -164,12 +165,12 @@ def test_voxels_without_a_label_pass_on_nothing_not_even_a_nan():
     labels[:, 1] = -1
     spoiled = scores.clone()
     spoiled[:, :, 1] = torch.nan
-    loss = cross_entropy(spoiled, labels)
+    loss = masked_cross_entropy(spoiled, labels)
     loss.backward()
     assert loss.isfinite()
     assert scores.grad[:, :, 0].any()
     assert not scores.grad[:, :, 1].any()
-    assert cross_entropy(scores, torch.full_like(labels, -1)) == 0
+    assert masked_cross_entropy(scores, torch.full_like(labels, -1)) == 0
 
 
 # --- arguments

@@ -45,6 +45,10 @@ class Halo:
         return cls((z, y, x), (z, y, x))
 
 
+EVERYTHING = Halo.even(*[2**20] * 3)
+"""The exact halo of what depends on all of a volume: of a norm over a tile, or of its ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Where the voxels of an array lie on the grid of the run's working level.

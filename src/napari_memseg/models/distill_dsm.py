@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
-from napari_memseg.models.losses import masked_dice_ce
+from napari_memseg.models.losses import masked_dice
 from napari_memseg.models.slicewise import (
     Slicewise,
     conv_norm_relu,
@@ -118,6 +118,11 @@ class DistillDSM(Slicewise):
         }
 
     @property
+    def depends_on_the_tile(self) -> bool:
+        """With aligned corners it does: they are a tile's."""
+        return self.network.align_corners
+
+    @property
     def multiple(self) -> int:
         """Two to the number of poolings, in pixels of a slice."""
         return int(2 ** (len(self.network.widths) - 1))
@@ -133,8 +138,7 @@ class DistillDSM(Slicewise):
 
     def compare(self, heads: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Return 1 - soft Dice, averaged over the classes that the labels hold."""
-        no_cross_entropy = heads[0].new_zeros(len(self.classes))
-        return masked_dice_ce(heads[0], labels, no_cross_entropy)
+        return masked_dice(heads[0], labels)
 
     def trace(self, line: L) -> L:
         """Follow one axis of a slice."""

@@ -37,9 +37,26 @@ def masked_dice_ce(scores: Tensor, labels: Tensor, weights: Tensor | None = None
     Tensor
         A scalar; zero, with zero gradients, if no voxel is labelled.
     """
-    known = labels != IGNORE
-    clean = scores.float().masked_fill(~known[:, None], 0)
+    clean, known = _known(scores, labels)
     return _dice(clean, labels, known) + _cross_entropy(clean, labels, weights)
+
+
+def masked_dice(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return soft Dice alone, as in ``masked_dice_ce``."""
+    clean, known = _known(scores, labels)
+    return _dice(clean, labels, known)
+
+
+def masked_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return cross-entropy alone, as in ``masked_dice_ce``."""
+    clean, _ = _known(scores, labels)
+    return _cross_entropy(clean, labels, weights)
+
+
+def _known(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores in float32, zero where nobody has an opinion, and where somebody has."""
+    known = labels != IGNORE
+    return scores.float().masked_fill(~known[:, None], 0), known
 
 
 def _dice(scores: Tensor, labels: Tensor, known: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from napari_memseg.models.base import (
+    EVERYTHING,
     SCORES,
     Batch,
     Halo,
@@ -55,6 +56,11 @@ class PlainModel(Model):
     def forward(self, image: Tensor) -> Tensor:
         """Map a normalised image (N, 1, z, y, x) to class scores (N, C, z, y, x)."""
 
+    @property
+    def depends_on_the_tile(self) -> bool:
+        """Whether no halo is exact, since something is computed of all that a tile holds."""
+        return False
+
     @abstractmethod
     def trace(self, line: L) -> L:
         """Follow ``forward`` along one axis; see ``models/reach.py``."""
@@ -73,7 +79,8 @@ class PlainModel(Model):
             [round_up(side, self.multiple) for side in reach(self.trace, self.multiple)]
             for reach in (exact_reach, effective_reach)
         )
-        return Reads(array=IMAGE, halo_exact=_halo(*exact), halo_recommended=_halo(*recommended))
+        halo_exact = EVERYTHING if self.depends_on_the_tile else _halo(*exact)
+        return Reads(array=IMAGE, halo_exact=halo_exact, halo_recommended=_halo(*recommended))
 
 
 def _halo(low: int, high: int) -> Halo:

@@ -21,11 +21,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
-from napari_memseg.models.classes import IGNORE
+from napari_memseg.models.losses import masked_cross_entropy
 from napari_memseg.models.slicewise import (
     Slicewise,
     conv_norm_relu,
@@ -106,7 +105,7 @@ class SAUNet(Slicewise):
 
     def compare(self, heads: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Return the cross-entropy of the answer, and half that of the rough scores beneath it."""
-        answer, *rough = (cross_entropy(scores, labels) for scores in heads)
+        answer, *rough = (masked_cross_entropy(scores, labels) for scores in heads)
         return answer + ROUGH * sum(rough, torch.zeros_like(answer))
 
     def trace(self, line: L) -> L:
@@ -237,22 +236,6 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the input and the second convolution's channels."""
         return torch.cat([x, self.second(torch.cat([x, self.first(x)], 1))], 1)
-
-
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy over labelled voxels; zero if there is none.
-
-    Parameters
-    ----------
-    scores : Tensor
-        (N, C, z, y, x) logits of any float dtype; computed in float32.
-    labels : Tensor
-        (N, z, y, x) int64 class indices, or ``IGNORE``: not even a NaN comes through there.
-    """
-    known = labels != IGNORE
-    clean = scores.float().masked_fill(~known[:, None], 0)
-    total = F.cross_entropy(clean, labels, ignore_index=IGNORE, reduction="sum")
-    return total / known.sum().clamp(min=1)
 
 
 def _checked(width: int, attention: str) -> tuple[int, str]:

@@ -30,7 +30,17 @@ from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.models.base import Batch, Halo, Loss, Reads, Recipe, SampleSpec, Stage, TrainingPhase
+from napari_memseg.models.base import (
+    EVERYTHING,
+    Batch,
+    Halo,
+    Loss,
+    Reads,
+    Recipe,
+    SampleSpec,
+    Stage,
+    TrainingPhase,
+)
 from napari_memseg.models.plain import IMAGE, PlainModel, PlainPhase, PlainStage
 from napari_memseg.models.reach import effective_reach, exact_reach, round_up
 
@@ -138,7 +148,8 @@ class Slicewise(PlainModel):
             Halo(*(self._widest(self.depth, round_up(side, self.multiple)) for side in sides))
             for sides in (exact_reach(self.trace, self.multiple), effective_reach(self.trace, self.multiple))
         )
-        return Reads(array=IMAGE, halo_exact=exact, halo_recommended=recommended)
+        halo_exact = EVERYTHING if self.depends_on_the_tile else exact
+        return Reads(array=IMAGE, halo_exact=halo_exact, halo_recommended=recommended)
 
     def _patch(self) -> Zyx:
         slices, rows, columns = self.patch

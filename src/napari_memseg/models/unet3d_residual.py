@@ -85,6 +85,11 @@ class ResidualUNet3d(PlainModel):
         """Two to the number of strides, in voxels."""
         return int(2 ** (LEVELS - 1))
 
+    @property
+    def depends_on_the_tile(self) -> bool:
+        """With group norms it does."""
+        return self.norm == "group"
+
     def forward(self, image: Tensor) -> Tensor:
         """Map a normalised image (N, 1, z, y, x) of any size to scores (N, C, z, y, x)."""
         scores: Tensor = self.network(image)
