@@ -17,7 +17,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.models.base import SCORES, Batch, Overview, Where
 from napari_memseg.models.classes import IGNORE, ClassTable
-from napari_memseg.models.oss_net import NOT_ASKED, OSSNet
+from napari_memseg.models.oss_net import OSSNet
 from napari_memseg.models.oss_net_parts import (
     Decoder,
     PatchMapping,
@@ -27,6 +27,7 @@ from napari_memseg.models.oss_net_parts import (
     latent_grid,
     shrink_to,
 )
+from napari_memseg.models.oss_net_search import NOT_ASKED
 from napari_memseg.models.oss_net_training import border_zone, draw_points, map_loss, points_loss
 from napari_memseg.models.registry import create_model
 from running import labels_of, plan_of, run
@@ -213,6 +214,15 @@ def test_tiles_are_crops_of_the_whole(halvings, tmp_path):
     wanted = toys.whole_volume(model, image).argmax(0)
     assert np.array_equal(labels_of(plan), wanted)
     assert len(np.unique(wanted)) == 3
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 3])
+def test_tiles_without_context_answer_everywhere(halvings, tmp_path):
+    model, image = follower(TWO, halvings=halvings, search="all"), blobs((39, 18, 17))
+    plan = plan_of(model, image, tmp_path, tile=(16, 16, 16), chunk=16, halo=(0, 0, 0))
+    run(plan, image)
+    wrong = labels_of(plan) != toys.whole_volume(model, image).argmax(0)
+    assert wrong.mean() < 0.05
 
 
 def test_the_map_saves_questions_where_it_covers_the_object():
