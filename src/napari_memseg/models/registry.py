@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {
     "unet3d": "napari_memseg.models.unet3d:UNet3d",
-    "scn": "napari_memseg.models.scn:Scn",
     "small": "napari_memseg.models.small:Small",
     "oss_net": "napari_memseg.models.oss_net:OSSNet",
     "o_net": "napari_memseg.models.oss_net:ONet",
@@ -28,6 +27,7 @@ _BUILT_IN = {
     "unet3d_residual": "napari_memseg.models.unet3d_residual:ResidualUNet3d",
     "meunet": "napari_memseg.models.meunet:MeUNet",
     "cascade": "napari_memseg.models.cascade:Cascade",
+    "scn": "napari_memseg.models.scn:Scn",
     "distill_dsm": "napari_memseg.models.distill_dsm:DistillDSM",
     "unet2d": "napari_memseg.models.distill_dsm:UNet2d",
     "sau_net": "napari_memseg.models.sau_net:SAUNet",

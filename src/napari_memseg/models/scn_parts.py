@@ -35,7 +35,7 @@ SLOPE = 0.1
 CUBIC_REACH = 2
 """Coarse cells that cubic upsampling looks at, to either side."""
 LEAST = 1e-8
-"""Added to sums that are divided by."""
+"""Added to sums that are divided by, and the least share of which a logarithm is taken."""
 MAP_DROPOUT = 1 - 0.75**2
 """Chance that the spatial part does not see a label's map while it learns."""
 IMAGE_DROPOUT = 0.5
@@ -95,6 +95,7 @@ class UNet(nn.Module):
 
 
 def _trace(line: L, levels: int) -> L:
+    """Follow a ``UNet`` of any width along one axis."""
     skips: list[L] = []
     for level in range(levels):
         line = (line.average() if level else line).conv(3).conv(3)

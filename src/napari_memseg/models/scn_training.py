@@ -1,7 +1,7 @@
 """How the SpatialConfiguration-Net learns: its losses, and its phases.
 
-The spatial part is taught by its own loss and by that of what is fused, the local part
-by these alone, for between the two there is no gradient::
+Each part is taught by a loss of its own and by that of what is fused. The spatial part
+looks at what the local one made, but teaches it nothing on that way::
 
     local logits ---+--> cross-entropy of each label
                     +--> fused --> generalised Dice
