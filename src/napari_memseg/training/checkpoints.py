@@ -45,6 +45,8 @@ class TrainingState:
     """Steps done."""
     seconds: float = 0.0
     """Time spent, over all interruptions."""
+    memory: int = 0
+    """Bytes that its first step took; see ``training/memory.py``."""
     value: float = -inf
     """Of the best weights so far; ``Scores.value``."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +149,12 @@ class CheckpointSpec:
 
     def card_of(self, state: TrainingState) -> Card:
         """Return the card, with what a phase was trained on and what it reached."""
-        training = {**state.identity, "steps_done": state.step, "seconds": round(state.seconds, 1)}
+        training = {
+            **state.identity,
+            "steps_done": state.step,
+            "seconds": round(state.seconds, 1),
+            "memory_gib": round(state.memory / 2**30, 6),
+        }
         return replace(
             self.card,
             training={**self.card.training, state.phase: training},

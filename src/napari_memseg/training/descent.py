@@ -52,6 +52,11 @@ class Descent:
         """Of the optimiser, by weight."""
         return self.inner.state
 
+    @property
+    def weights(self) -> int:
+        """How many numbers it moves."""
+        return sum(weight.numel() for weight in self._weights)
+
     def set_rate(self, rate: float) -> None:
         """Take the next step at this learning rate; those of their own keep the ratio."""
         self.rate = rate

@@ -28,6 +28,7 @@ from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
 from napari_memseg.training.config import TrainConfig as TrainConfig  # noqa: TC001 - callers find it here too
 from napari_memseg.training.interrupts import interrupted_afterwards
 from napari_memseg.training.label_index import LabelIndex, check_labels, index_labels
+from napari_memseg.training.memory import measured
 from napari_memseg.training.optimisation import Stepper, learning_rate, only_training
 from napari_memseg.training.patches import PatchSampler
 from napari_memseg.training.prefetch import made_ahead
@@ -255,7 +256,13 @@ class _Trainer:
     def _learn(self, batch: Batch, done: float) -> tuple[float, dict[str, float]]:
         """Take one step; return the loss and its terms."""
         rate = learning_rate(done, self.recipe.learning_rate, self.recipe.schedule)
-        loss = self.stepper.step(batch, rate=rate, seed=(self.config.seed << 32) + self.state.step)
+        how: dict[str, Any] = {"rate": rate, "seed": (self.config.seed << 32) + self.state.step}
+        if self.state.memory:
+            loss = self.stepper.step(batch, **how)
+        else:
+            with measured(self.stepper.device, self.stepper.optimizer.weights) as memory:
+                loss = self.stepper.step(batch, **how)
+            self.state.memory = memory()
         self.state.step += 1
         return float(loss.value.detach()), {**loss.parts, "learning_rate": rate}
 

@@ -1,18 +1,60 @@
-"""How much a training step keeps: the tensors that wait for the gradient, in bytes.
+"""How much memory a training step takes: on a GPU its peak, elsewhere the tensors that wait for the gradient.
 
-That is what grows with the patch, and what memory-efficient training saves. It is counted by torch's own
-hooks, each storage once, on any device; weights are left out, since they are there anyway.
+The latter grow with the patch, and are what memory-efficient training saves. They are counted by torch's
+own hooks, each storage once, without weights, on any device.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+BYTES_A_WEIGHT = 16
+"""Of a weight, its gradient and Adam's two moments, in float32."""
+
+
+class Kept:
+    """The tensors that were kept so far."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._alive: list[Tensor] = []
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them, each storage once."""
+        return sum(self._sizes.values())
+
+    def note(self, tensor: Tensor) -> Tensor:
+        """Take note of one tensor, unless it is a weight."""
+        base = tensor if tensor._base is None else tensor._base
+        if not isinstance(base, nn.Parameter):
+            storage = tensor.untyped_storage()
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+            self._alive.append(
+                tensor
+            )  # or its memory is given to the next, which would be counted as the same
+        return tensor
+
+    def forget(self) -> None:
+        """Let go of the tensors; the count stays."""
+        self._alive.clear()
+
+
+@contextmanager
+def counted() -> Iterator[Kept]:
+    """Count what is kept for the gradient inside the block."""
+    kept = Kept()
+    with saved_tensors_hooks(kept.note, lambda tensor: tensor):
+        yield kept
+    kept.forget()
 
 
 def kept_for_backward(step: Callable[[], Tensor]) -> int:
@@ -23,18 +65,26 @@ def kept_for_backward(step: Callable[[], Tensor]) -> int:
     step : callable
         Computes a loss, in training mode.
     """
-    sizes: dict[int, int] = {}
-    alive: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        base = tensor if tensor._base is None else tensor._base
-        if not isinstance(base, nn.Parameter):
-            storage = tensor.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)  # or its memory is given to the next, which would be counted as the same
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with counted() as kept:
         loss = step()
     del loss
-    return sum(sizes.values())
+    return kept.bytes
+
+
+@contextmanager
+def measured(device: torch.device, weights: int) -> Iterator[Callable[[], int]]:
+    """Measure a step; inside and after the block the function that is given tells its bytes.
+
+    Parameters
+    ----------
+    device : torch.device
+        On CUDA: the peak of what is allocated. Else: what is kept, and ``BYTES_A_WEIGHT`` a weight.
+    weights : int
+        Number of weights that are trained.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: int(torch.cuda.max_memory_allocated(device))
+        return
+    with counted() as kept:
+        yield lambda: kept.bytes + BYTES_A_WEIGHT * weights

@@ -295,6 +295,7 @@ def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | 
             "final_loss": last.values["loss"] if last else None,
             "best_val_dice": card.scores.get("mean_dice"),
             "parameters": model.parameter_count,
+            "training_memory_gib": max((phase["memory_gib"] for phase in trained), default=None),
             "checkpoint": str(job.out),
         },
     )
