@@ -112,12 +112,23 @@ def phantom(
 
 
 @commands.command()
+@click.option(
+    "--costs", "measure", is_flag=True,
+    help="Measure what each takes on this machine: minutes, most of them for oss_net and o_net.",
+)  # fmt: skip
+@DEVICE
 @AS_JSON
-def models(as_json: bool) -> None:
-    """List every architecture, with its parameters, halo and paper."""
+def models(measure: bool, device: str, as_json: bool) -> None:
+    """List every architecture, with its parameters, halo and paper; with --costs also what it takes here."""
     from napari_memseg.models.registry import architectures
 
-    say([asdict(row) for row in architectures()], as_json)
+    rows = [asdict(row) for row in architectures()]
+    if measure:
+        from napari_memseg.workflows.costs import costs
+
+        found = follow(costs(device=device))["costs"]
+        rows = [row | cost for row, cost in zip(rows, found, strict=True)]
+    say(rows, as_json)
 
 
 @commands.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tifffile
+import torch
 
 import toys
 from napari_memseg.inference.config import SegmentConfig
@@ -19,20 +20,36 @@ from napari_memseg.inference.ledger import read_ledgers
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.store import Store
 from napari_memseg.io.formats import open_volume
+from napari_memseg.models.cascade import Cascade
+from napari_memseg.models.classes import ClassTable
 from running import checkpoint_of, noise, stored_bytes
 
 pytestmark = pytest.mark.slow
 KILLS = 10
 
 
+def cascade():
+    """Return a small cascade, whose second stage reads what two branches wrote."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Cascade(ClassTable.from_ids([1, 2]), widths=[4, 6], standard=8)
+        toys.randomise(model)
+    return model
+
+
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> Plan:
-    """Return the plan of a toy run that has been done once, undisturbed."""
+def plan(request, tmp_path_factory) -> Plan:
+    """Return the plan of a run of several stages that has been done once, undisturbed."""
     folder = tmp_path_factory.mktemp("kills")
     tifffile.imwrite(folder / "noise.tif", noise((48, 52, 40)), photometric="minisblack")
     config = SegmentConfig(chunk=16, tile=(16, 16, 16), confidence=True, device="cpu")
     image = open_volume(folder / "noise.tif")
-    plan = make_plan(checkpoint_of(toys.toy(), folder), image, folder / "labels.ome.zarr", config)
+    plan = make_plan(
+        checkpoint_of(getattr(request, "param", toys.toy)(), folder),
+        image,
+        folder / "labels.ome.zarr",
+        config,
+    )
     list(in_process(plan))
     return plan
 
@@ -76,6 +93,7 @@ def assert_as_undisturbed(plan: Plan, undisturbed: Plan) -> None:
         assert all(store.is_done(block) for block in plan.blocks())
 
 
+@pytest.mark.parametrize("plan", [toys.toy, cascade], indirect=True)
 def test_ten_kills_at_random_moments_change_no_byte_and_repeat_no_block(plan, tmp_path):
     mine, chance = elsewhere(plan, tmp_path), random.Random(0)
     total = sum(1 for _ in plan.blocks())
