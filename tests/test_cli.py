@@ -96,6 +96,24 @@ def test_models_lists_every_network_with_what_it_costs(ask):
     assert all(keys <= row.keys() for row in rows.values())
 
 
+def test_models_measures_what_they_cost_here_where_that_is_asked_for(ask, refuse, monkeypatch):
+    from napari_memseg.models import registry
+    from napari_memseg.workflows import costs
+
+    few = {name: registry._BUILT_IN[name] for name in ("pixels", "small")}
+    monkeypatch.setattr(registry, "_BUILT_IN", few)
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.setitem(costs.EDGES, "cpu", 8)
+    plain, measured = ask("models"), ask("models", "--costs", "--device", "cpu")
+    assert [row["name"] for row in measured] == ["pixels", "small"]
+    numbers = {"train_memory_gib", "train_seconds_per_step", "segment_seconds_per_megavoxel"}
+    for row, before in zip(measured, plain, strict=True):
+        assert row.keys() - before.keys() == {*numbers, "device"}
+        assert row["device"] == "cpu"
+        assert all(row[name] > 0 for name in numbers)
+    assert "Possible are" in refuse("models", "--costs", "--device", "tpu")
+
+
 def test_convert_keeps_voxels_and_their_size(ask, image, tmp_path):
     told = ask("convert", image, tmp_path / "scan.ome.zarr", "--chunk", 16)
     assert told["shape"] == list(SHAPE)
