@@ -14,7 +14,7 @@ TWO = ClassTable.from_ids([1])
 
 def test_every_architecture_is_described():
     rows = {row.name: row for row in registry.architectures()}
-    assert list(rows)[:2] == ["unet3d", "small"]
+    assert list(rows)[:3] == ["small", "pixels", "unet3d"]
     assert rows["unet3d"].halo_exact == (112, 112, 112)
     assert rows["unet3d"].multiple == (16, 16, 16)
     assert rows["small"].stages == 1
@@ -31,7 +31,7 @@ def test_every_name_makes_the_network_that_carries_it():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'resnet'.*unet3d, small"):
+    with pytest.raises(InputError, match=r"'resnet'.*small, pixels"):
         registry.create_model("resnet", TWO)
 
 

@@ -1,4 +1,4 @@
-"""The networks that there are, by name.
+"""The networks that there are, by name: those to begin with first.
 
 A new network is one file in this folder and one line here.
 """
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from napari_memseg.models.base import Halo, Model
 
 _BUILT_IN = {
-    "unet3d": "napari_memseg.models.unet3d:UNet3d",
     "small": "napari_memseg.models.small:Small",
-    "oss_net": "napari_memseg.models.oss_net:OSSNet",
-    "o_net": "napari_memseg.models.oss_net:ONet",
     "pixels": "napari_memseg.models.pixels:PixelClassifier",
-    "unet3d_residual": "napari_memseg.models.unet3d_residual:ResidualUNet3d",
+    "unet3d": "napari_memseg.models.unet3d:UNet3d",
     "meunet": "napari_memseg.models.meunet:MeUNet",
     "cascade": "napari_memseg.models.cascade:Cascade",
-    "scn": "napari_memseg.models.scn:Scn",
     "distill_dsm": "napari_memseg.models.distill_dsm:DistillDSM",
     "unet2d": "napari_memseg.models.distill_dsm:UNet2d",
     "sau_net": "napari_memseg.models.sau_net:SAUNet",
+    "scn": "napari_memseg.models.scn:Scn",
+    "oss_net": "napari_memseg.models.oss_net:OSSNet",
+    "o_net": "napari_memseg.models.oss_net:ONet",
+    "unet3d_residual": "napari_memseg.models.unet3d_residual:ResidualUNet3d",
 }
 _REGISTERED: dict[str, type[Model]] = {}
 
