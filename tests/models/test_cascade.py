@@ -168,6 +168,11 @@ def test_an_impossible_cascade_is_refused(wrong):
         Cascade(THREE, **wrong)
 
 
+def test_more_classes_than_a_byte_counts_are_refused():
+    with pytest.raises(InputError, match="256 classes"):
+        Cascade(ClassTable.from_ids(range(1, 257)), widths=WIDTHS)
+
+
 # --- votes
 
 

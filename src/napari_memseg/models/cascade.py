@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from napari_memseg.models.classes import ClassTable
 
 CONCATENATIONS = ("post", "pre")
+MOST_CLASSES = 256
 
 
 class Cascade(Model):
@@ -77,7 +78,7 @@ class Cascade(Model):
     Raises
     ------
     InputError
-        If a value is impossible.
+        If a value is impossible, or there are more than 256 classes.
     """
 
     architecture: ClassVar[str] = "cascade"
@@ -104,6 +105,11 @@ class Cascade(Model):
             raise InputError(
                 f"A cascade has one branch or more and concatenates {' or '.join(CONCATENATIONS)}, got "
                 f"{expansions=}, {concatenation=}. Published are 1.5 and 1.75, and post."
+            )
+        if len(classes) > MOST_CLASSES:
+            raise InputError(
+                f"A cascade keeps class indices in bytes, so that it tells {MOST_CLASSES} classes apart at most, "
+                f"got {len(classes)}. Merge some, or take meunet."
             )
         common: dict[str, Any] = {"widths": widths, "standard": standard, "checkpointing": checkpointing}
         self.branches = nn.ModuleList(MeUNet(classes, expansion=k, **common) for k in expansions)
