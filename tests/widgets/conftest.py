@@ -15,6 +15,7 @@ STANDINS = {
     "napari_memseg.workflows.segment:segment_session": "widgets.standins:segment",
     "napari_memseg.workflows.segment:forecast_session": "widgets.standins:forecast",
     "napari_memseg.workflows.train:train": "widgets.standins:train",
+    "napari_memseg.workflows.costs:costs": "widgets.standins:costs",
 }
 
 

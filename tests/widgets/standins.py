@@ -12,10 +12,11 @@ from typing import Any
 import zarr
 
 from napari_memseg.annotation.session import Session
-from napari_memseg.errors import DeviceMemoryError
+from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import begin_run_card, finish_run_card
+from napari_memseg.models.registry import names
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.train_job import TrainJob, discard, remember
 
@@ -107,6 +108,43 @@ def train(job: TrainJob, *, control: Control) -> Iterator[Progress]:
     job.out.write_text(f"from {job.init and job.init.stem}")
     result = {"checkpoint": str(job.out), "steps": steps, "best_val_dice": None}
     yield Progress(stage="train", done=steps, total=steps, result=result)
+
+
+def describe(device: str = "auto") -> Iterator[Progress]:
+    """Describe every network alike, but for the number of its phases."""
+    models = [
+        {
+            "name": name,
+            "title": f"The title of {name}",
+            "advice": "Take it at leisure.",
+            "parameters": 1_234_567,
+            "halo_recommended": (16, 16, 8),
+            "phases": 3 if name == "cascade" else 1,
+            "paper": "Wang et al., MIDL 2022, arXiv:2205.15941",
+        }
+        for name in names()
+    ]
+    yield Progress(stage="describe", done=1, total=1, result={"device": "a CPU", "models": models})
+
+
+def describe_in_vain(device: str = "auto") -> Iterator[Progress]:
+    """Find no device."""
+    raise InputError("There is no device 'tpu' here.")
+    yield
+
+
+def costs(networks: list[str], device: str, *, control: Control) -> Iterator[Progress]:
+    """Tell what a network costs, once a file that the environment names is gone; of two it is too much."""
+    (name,) = networks
+    yield Progress(stage="measure", done=0, total=1, message=name)
+    _wait(control, Path(os.environ.get("MEMSEG_MEASURING", "nowhere")))
+    if name == "o_net":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "oss_net":
+        raise DeviceMemoryError("Memory does not suffice to measure oss_net.")
+    numbers = {"train_memory_gib": 3.1, "train_seconds_per_step": 4.0, "segment_seconds_per_megavoxel": 0.25}
+    result = {"costs": [{"name": name, "device": "cpu", **numbers}]}
+    yield Progress(stage="measure", done=1, total=1, result=result)
 
 
 def _level(run: Path, shape: Zyx, chunks: Zyx, level: int) -> Any:

@@ -27,6 +27,7 @@ from napari_memseg.widgets.forecasting import Forecasting
 from napari_memseg.widgets.guards import Guard3D
 from napari_memseg.widgets.layers import value_of
 from napari_memseg.widgets.napari_compat import main_window, unwrapped
+from napari_memseg.widgets.networks import Networks
 from napari_memseg.widgets.painting import PAINTING
 from napari_memseg.widgets.reader import VOLUME
 from napari_memseg.widgets.relay import JobRelay, Outcome
@@ -63,6 +64,8 @@ class Desk(QObject):
         Runs, shown while they come in.
     forecasting : Forecasting
         What the run that is chosen would take.
+    networks : Networks
+        What is known of each network, and what it costs here.
     ended : bool
         The viewer is being closed: nothing is begun any more.
 
@@ -105,6 +108,7 @@ class Desk(QObject):
         self.counting: Counting | None = None
         self.exporting, self.building, self.machine = (JobRelay(self) for _ in range(3))
         self.forecasting = Forecasting(self)
+        self.networks = Networks(self)
         self.training = JobRelay(self, after=self.forecasting.relay)
         self.segmenting = Segmenting(self)
         for relay in (self.training, self.segmenting.relay, self.exporting, self.building):
@@ -344,7 +348,7 @@ class Desk(QObject):
             return
         self.ended = True
         jobs = (self.training, self.segmenting.relay, self.exporting, self.building, self.machine)
-        for relay in (*jobs, self.forecasting.relay):
+        for relay in (*jobs, self.forecasting.relay, self.networks.relay):
             relay.cancel()
         self.segmenting.close()
         self._guard.close()

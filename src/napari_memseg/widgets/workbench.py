@@ -14,6 +14,7 @@ from napari_memseg.widgets.desk import Desk, desk_of
 from napari_memseg.widgets.pages.annotate import AnnotatePage
 from napari_memseg.widgets.pages.correct import CorrectPage
 from napari_memseg.widgets.pages.export import ExportPage
+from napari_memseg.widgets.pages.models import ModelsPage
 from napari_memseg.widgets.pages.open import OpenPage
 from napari_memseg.widgets.pages.page import Page
 from napari_memseg.widgets.pages.segment import SegmentPage
@@ -77,6 +78,7 @@ class Workbench(QWidget):
         self.badge = Badge(self.desk)
         self.open = OpenPage(self.desk)
         self.annotate = AnnotatePage(self.desk)
+        self.models = ModelsPage(self.desk, self._use_for_training)
         self.train = TrainPage(self.desk)
         self.segment = SegmentPage(self.desk)
         self.correct = CorrectPage(self.desk, self._retrain)
@@ -84,6 +86,7 @@ class Workbench(QWidget):
         self.tabs = QTabWidget()
         self.tabs.setUsesScrollButtons(False)
         self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 3px 4px; }")  # seven fit into the dock
         for page in self.pages:
             self.tabs.addTab(_scrolled(page), page.title)
         layout = QVBoxLayout(self)
@@ -96,7 +99,15 @@ class Workbench(QWidget):
     @property
     def pages(self) -> tuple[Page, ...]:
         """In the order of the loop."""
-        return (self.open, self.annotate, self.train, self.segment, self.correct, self.export)
+        return (
+            self.open,
+            self.annotate,
+            self.models,
+            self.train,
+            self.segment,
+            self.correct,
+            self.export,
+        )
 
     def show_page(self, page: Page) -> None:
         """Bring a page to the front."""
@@ -116,6 +127,11 @@ class Workbench(QWidget):
 
     def _retrain(self, model: Path) -> None:
         self.train.start_from(model)
+        self.show_page(self.train)
+
+    def _use_for_training(self, network: str) -> None:
+        self.train.origin.choose(None)
+        self.train.network.choose(network)
         self.show_page(self.train)
 
     def _on_session(self) -> None:

@@ -9,8 +9,9 @@ tells them apart. Time is taken to grow as memory does::
          │       ● 2/3 edge
          └───────────────────────────── voxels of a patch
 
-To segment is timed on one box without halos; stages that run once a volume do not count. All in float32, by
-as many threads as torch takes.
+To segment is timed on one box without halos; stages that run once a volume do not count. Weights are random,
+which changes the time of networks that look only where they have found something (OSS-Net). All in float32,
+by as many threads as torch takes.
 """
 
 from __future__ import annotations

@@ -20,3 +20,10 @@ def gib_text(size: float) -> str:
     if size < LITTLE_GIB:
         return "less than 0.1 GiB"
     return f"{size:.1f} GiB" if size < 10 else f"{size:,.0f} GiB"
+
+
+def moment(seconds: float) -> str:
+    """Say how long something takes that may be over in a moment, to two digits."""
+    if seconds >= 10:
+        return duration(seconds)
+    return f"{seconds:.2g} s" if seconds >= 0.01 else "less than 0.01 s"
