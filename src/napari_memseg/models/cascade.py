@@ -108,7 +108,7 @@ class Cascade(Model):
             )
         if len(classes) > MOST_CLASSES:
             raise InputError(
-                f"A cascade keeps class indices in bytes, so that it tells {MOST_CLASSES} classes apart at most, "
+                f"A cascade keeps class indices in bytes: it tells apart {MOST_CLASSES} classes at most, "
                 f"got {len(classes)}. Merge some, or take meunet."
             )
         common: dict[str, Any] = {"widths": widths, "standard": standard, "checkpointing": checkpointing}
