@@ -17,7 +17,9 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.io.halving import halve_mean
 from napari_memseg.models.base import SCORES, Batch, Overview, Where
+from napari_memseg.models.blocks import double_linear
 from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.losses import masked_sigmoid_cross_entropy
 from napari_memseg.models.reach import Span, exact_reach
 from napari_memseg.models.registry import create_model
 from napari_memseg.models.scn import Scn
@@ -27,7 +29,6 @@ from napari_memseg.models.scn_parts import (
     SpatialNets,
     UNet,
     cubic_weights,
-    double_linear,
     doubt,
     fit_area,
     fitted,
@@ -38,7 +39,7 @@ from napari_memseg.models.scn_parts import (
     quarter,
     salt_and_pepper,
 )
-from napari_memseg.models.scn_training import generalised_dice, sigmoid_cross_entropy
+from napari_memseg.models.scn_training import generalised_dice
 from napari_memseg.training.label_index import index_labels
 from napari_memseg.training.optimisation import only_training, set_training_mode
 from napari_memseg.training.patches import PatchSampler
@@ -276,16 +277,24 @@ def test_a_perfect_answer_costs_nothing():
     labels = torch.tensor([0, 1, 2, 2]).view(1, 1, 2, 2)
     shares = F.one_hot(labels, 4).movedim(-1, 1).float()  # the fourth label does not occur
     assert float(generalised_dice(shares, labels)) == pytest.approx(0, abs=1e-6)
-    assert float(sigmoid_cross_entropy(200 * shares - 100, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(masked_sigmoid_cross_entropy(200 * shares - 100, labels)) == pytest.approx(0, abs=1e-6)
 
 
 def test_an_undecided_answer_costs_one_bit_a_label():
-    assert float(sigmoid_cross_entropy(torch.zeros(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2).long())) == (
-        pytest.approx(log(2))
-    )
+    assert float(
+        masked_sigmoid_cross_entropy(torch.zeros(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2).long())
+    ) == (pytest.approx(log(2)))
 
 
-@pytest.mark.parametrize("loss", [generalised_dice, sigmoid_cross_entropy])
+def test_without_a_channel_of_its_own_background_is_none_of_the_others():
+    labels = torch.tensor([[0, 1, 2]])
+    logits = rand(1, 2, 3)
+    both = torch.tensor([[[0.0, 1, 0], [0, 0, 1]]])
+    expected_loss = F.binary_cross_entropy_with_logits(logits, both)
+    torch.testing.assert_close(masked_sigmoid_cross_entropy(logits, labels, first=1), expected_loss)
+
+
+@pytest.mark.parametrize("loss", [generalised_dice, masked_sigmoid_cross_entropy])
 def test_where_nobody_has_an_opinion_nothing_is_learned(loss):
     labels = torch.tensor([0, 1, -1, -1]).view(1, 1, 2, 2)
     values = rand(1, 2, 1, 2, 2)

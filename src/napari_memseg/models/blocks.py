@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from napari_memseg.geometry import Zyx, zyx
 
 if TYPE_CHECKING:
+    from napari_memseg.geometry import Box
     from napari_memseg.models.reach import L
 
 
@@ -67,6 +68,19 @@ def repeat_and_crop(x: Tensor, size: Zyx) -> Tensor:
     if any(missing):
         doubled = F.pad(doubled, missing, mode="replicate")
     return doubled[:, :, :z, :y, :x_]
+
+
+def double_linear(x: Tensor, size: Zyx) -> Tensor:
+    """Double (N, C, z, y, x) linearly, then crop to ``size``; resizing to an odd one would shift the grid."""
+    doubled = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
+    z, y, x_ = size
+    return doubled[:, :, :z, :y, :x_]
+
+
+def pad_to_box(values: Tensor, have: Box, want: Box) -> Tensor:
+    """Put (..., z, y, x) that fills ``have`` into the larger box ``want``, zeros around it."""
+    ends = zip(have.start, have.stop, want.start, want.stop, strict=True)
+    return F.pad(values, [n for a, b, c, d in reversed(list(ends)) for n in (a - c, d - b)])
 
 
 def size_of(x: Tensor) -> Zyx:

@@ -11,6 +11,7 @@ batch's labels hold have a Dice, since of the others a few strokes say nothing::
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,6 +52,30 @@ def masked_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor | None 
     """Return cross-entropy alone, as in ``masked_dice_ce``."""
     clean, _ = _known(scores, labels)
     return _cross_entropy(clean, labels, weights)
+
+
+def masked_sigmoid_cross_entropy(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
+    """Return the cross-entropy of each class's own coin: the mean over channels and labelled voxels.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (N, C, ...) of any float dtype, one channel a class; computed in float32.
+    labels : Tensor
+        (N, ...) int64 class indices, or ``IGNORE``.
+    first : int
+        Class of the first channel: 1 where background has none.
+
+    Returns
+    -------
+    Tensor
+        A scalar; zero, with zero gradients, if no voxel is labelled.
+    """
+    clean, known = _known(logits, labels)
+    channels = clean.movedim(1, -1)
+    truth = labels[..., None] == torch.arange(first, first + channels.shape[-1], device=labels.device)
+    each = F.binary_cross_entropy_with_logits(channels, truth.float(), reduction="none") * known[..., None]
+    return each.sum() / (known.sum() * channels.shape[-1]).clamp(min=1)
 
 
 def _known(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

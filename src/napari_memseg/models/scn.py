@@ -41,6 +41,8 @@ from napari_memseg.models.base import (
     Where,
     Writes,
 )
+from napari_memseg.models.blocks import pad_to_box
+from napari_memseg.models.plain import IMAGE
 from napari_memseg.models.reach import effective_reach, exact_reach, round_up
 from napari_memseg.models.scn_parts import (
     CUBIC_REACH,
@@ -52,7 +54,6 @@ from napari_memseg.models.scn_parts import (
     fuse,
     log_shares,
     pad_to,
-    place,
     quadruple_cubic,
     quarter,
 )
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from napari_memseg.models.reach import Trace
 
 TILED, CROP = "tiled", "crop"
-IMAGE, HALF, QUARTER = "image@0", "image@1", "image@2"
+HALF, QUARTER = "image@1", "image@2"
 MAPS, LOGITS, OVERVIEW = "local_maps", "spatial_logits", "overview"
 BY_4: Zyx = (4, 4, 4)
 MARGIN = 3
@@ -296,7 +297,7 @@ def _fuse_tile(local: Tensor, cells: Tensor, where: Where) -> Tensor:
     shared = voxels & where.box
     spatial = quadruple_cubic(cells)[(..., *shared.relative_to(voxels.start).slices)]
     shares = fuse(local[(..., *shared.relative_to(where.box.start).slices)], spatial)
-    return place(log_shares(shares), shared, where.box)
+    return pad_to_box(log_shares(shares), shared, where.box)
 
 
 def _enlarge(share: Tensor, size: Zyx) -> Tensor:

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.models.blocks import double_linear, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_memseg.geometry import Box
     from napari_memseg.models.reach import L
 
 SLOPE = 0.1
@@ -85,7 +85,7 @@ class UNet(nn.Module):
         x = self.expanding[0](skips.pop())
         for block in list(self.expanding)[1:]:
             skip = skips.pop()
-            x = block(torch.cat([skip, double_linear(x, zyx(skip.shape[2:]))], 1))
+            x = block(torch.cat([skip, double_linear(x, size_of(skip))], 1))
         logits: Tensor = self.head(x)
         return logits
 
@@ -206,12 +206,6 @@ def quarter(x: Tensor) -> Tensor:
     return halve_mean(halve_mean(x))
 
 
-def double_linear(x: Tensor, size: Zyx) -> Tensor:
-    """Double (N, C, z, y, x) linearly, then crop to ``size``; resizing to an odd one would shift the grid."""
-    doubled = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
-    return doubled[_first(size)]
-
-
 def cubic_weights() -> list[list[float]]:
     """Return the weights of the cells j - 2 to j + 2 in each of the four voxels of cell j.
 
@@ -306,9 +300,3 @@ def pad_to(x: Tensor, multiple: int) -> tuple[Tensor, tuple[Any, ...]]:
     around = [n for m in reversed(missing) for n in (m // 2, m - m // 2)]
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, x.shape[2:], strict=True))
     return F.pad(x, around), inside
-
-
-def place(values: Tensor, have: Box, want: Box) -> Tensor:
-    """Put (..., z, y, x) that fills ``have`` into the larger box ``want``, zeros around it."""
-    ends = zip(have.start, have.stop, want.start, want.stop, strict=True)
-    return F.pad(values, [n for a, b, c, d in reversed(list(ends)) for n in (a - c, d - b)])

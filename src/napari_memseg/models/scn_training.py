@@ -22,8 +22,10 @@ import torch.nn.functional as F
 
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.models.base import Batch, Loss, Overview, Recipe, SampleSpec, Stage, Where
+from napari_memseg.models.blocks import pad_to_box
 from napari_memseg.models.classes import IGNORE
-from napari_memseg.models.scn_parts import LEAST, MOST_LOCALISED, fit_area, fuse, log_shares, place
+from napari_memseg.models.losses import masked_sigmoid_cross_entropy
+from napari_memseg.models.scn_parts import LEAST, MOST_LOCALISED, fit_area, fuse, log_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +70,8 @@ class SegmentationPhase:
         shares = fuse(local, spatial)
         terms = {
             "dice": generalised_dice(shares, batch.labels),
-            "local": sigmoid_cross_entropy(local, batch.labels),
-            "spatial": sigmoid_cross_entropy(spatial, batch.labels),
+            "local": masked_sigmoid_cross_entropy(local, batch.labels),
+            "spatial": masked_sigmoid_cross_entropy(spatial, batch.labels),
         }
         return Loss(
             value=torch.stack(list(terms.values())).sum(),
@@ -114,7 +116,7 @@ def _seen(overview: Overview, labels: Tensor, where: Where) -> Tensor:
     seen = torch.stack([overview.presence[0], overview.presence[1:].any(0)]).float()
     cells = where.box.coarsen(BY_2)
     inside = (slice(None), *cells.slices)
-    here = place(torch.stack([labels == 0, labels > 0]).float(), where.box, cells.refine(BY_2))
+    here = pad_to_box(torch.stack([labels == 0, labels > 0]).float(), where.box, cells.refine(BY_2))
     seen[inside] = torch.maximum(seen[inside], F.max_pool3d(here, 2))
     return seen
 
@@ -137,7 +139,8 @@ def generalised_dice(shares: Tensor, labels: Tensor) -> Tensor:
     Tensor
         A scalar; zero, with zero gradients, if no voxel is labelled.
     """
-    truth, guess = _truth(labels, shares.shape[1]), _known(shares, labels)
+    truth = _truth(labels, shares.shape[1])
+    guess = shares.float().masked_fill((labels == IGNORE)[:, None], 0)
     axes = (0, 2, 3, 4)
     sizes = truth.sum(axes)
     weights = (sizes > 0) / (sizes**2 + RARE)
@@ -146,22 +149,7 @@ def generalised_dice(shares: Tensor, labels: Tensor) -> Tensor:
     return (sizes.sum() > 0) * (1 - 2 * both / (either + LEAST))
 
 
-def sigmoid_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean, over labelled voxels and all labels, of the cross-entropy of each label's own coin.
-
-    Parameters and returns are those of ``generalised_dice``, with logits in place of shares.
-    """
-    truth, guess = _truth(labels, logits.shape[1]), _known(logits, labels)
-    each = F.binary_cross_entropy_with_logits(guess, truth, reduction="none")
-    known = (labels != IGNORE)[:, None]
-    return (each * known).sum() / (known.sum() * logits.shape[1]).clamp(min=1)
-
-
 def _truth(labels: Tensor, count: int) -> Tensor:
     """Return (N, count, z, y, x) of 0 and 1; all 0 where nobody has an opinion."""
     found = F.one_hot(labels.clamp(min=0), count).movedim(-1, 1)
     return (found * (labels != IGNORE)[:, None]).float()
-
-
-def _known(values: Tensor, labels: Tensor) -> Tensor:
-    return values.float().masked_fill((labels == IGNORE)[:, None], 0)

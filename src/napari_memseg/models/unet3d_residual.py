@@ -19,12 +19,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
+from napari_memseg.models.arguments import whole_number
 from napari_memseg.models.base import Recipe
-from napari_memseg.models.blocks import size_of
+from napari_memseg.models.blocks import double_linear, size_of
 from napari_memseg.models.plain import PlainModel
 
 if TYPE_CHECKING:
@@ -67,12 +67,11 @@ class ResidualUNet3d(PlainModel):
 
     def __init__(self, classes: ClassTable, *, width: int = 8, norm: str = "batch") -> None:
         super().__init__(classes)
-        if norm not in NORMS or not 1 <= width <= MOST_WIDTH:
-            raise InputError(
-                f"A residual U-Net has a width from 1 to {MOST_WIDTH} and the norm {' or '.join(NORMS)}, got "
-                f"{width=}, {norm=}. Published are 8 and group."
-            )
-        self.width, self.norm = width, norm
+        if norm not in NORMS:
+            raise InputError(f"norm={norm!r:.50} is impossible: give {' or '.join(NORMS)}.")
+        self.width, self.norm = whole_number("width", width, 1, MOST_WIDTH), norm
+        if norm == "group" and width % min(8, width):
+            raise InputError(f"width={width} is impossible with norm=group: give 1 to 8, or multiples of 8.")
         self.network = ResidualNetwork(1, len(classes), width, norm)
 
     @property
@@ -145,7 +144,7 @@ class ResidualNetwork(nn.Module):
             x = block(self.down[level - 1](x) if level else x)
             skips.append(x)
         for skip, block, narrow in zip(skips[-2::-1], self.decoder, self.narrow, strict=True):
-            x = torch.cat([skip, interpolate(narrow(block(x)), size_of(skip))], 1)
+            x = torch.cat([skip, double_linear(narrow(block(x)), size_of(skip))], 1)
         scores: Tensor = self.head(self.last(x))
         return scores
 
@@ -173,10 +172,3 @@ class _Block(nn.Module):
 
 def _norm(kind: str, channels: int) -> nn.Module:
     return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(min(8, channels), channels)
-
-
-def interpolate(x: Tensor, size: Zyx) -> Tensor:
-    """Double (N, C, z, y, x) linearly along each axis and crop it to ``size``, which keeps the grid."""
-    doubled = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
-    z, y, x_ = size
-    return doubled[:, :, :z, :y, :x_]

@@ -21,12 +21,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.models.base import SCORES, Halo, Reads, Stage, Where, Writes
-from napari_memseg.models.blocks import class_of_largest, one_hot
+from napari_memseg.models.blocks import class_of_largest, one_hot, pad_to_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,6 +137,4 @@ def window_starts(length: int, window: int, low: int, high: int) -> list[int]:
 def padded(x: Tensor, have: Box, want: Box) -> Tensor:
     """Cut ``want`` out of (1, C, z, y, x) that covers ``have``, with zeros where it does not reach."""
     shared = want & have
-    inside = x[(..., *shared.relative_to(have.start).slices)]
-    ends = zip(shared.start, shared.stop, want.start, want.stop, strict=True)
-    return F.pad(inside, [n for a, b, c, d in reversed(list(ends)) for n in (a - c, d - b)])
+    return pad_to_box(x[(..., *shared.relative_to(have.start).slices)], shared, want)
