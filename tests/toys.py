@@ -297,7 +297,8 @@ def randomise(model: Model) -> None:
     norms = [module for module in model.modules() if isinstance(module, kinds)]
     for norm in norms:
         norm.momentum = 1.0
-    whole_volume(model.train(), np.random.default_rng(0).random((32, 32, 32)))
+    edge = max(32, *(2 * step for stage in model.stages for step in stage.multiple))
+    whole_volume(model.train(), np.random.default_rng(0).random((edge,) * 3))
     for norm in norms:
         norm.momentum = 0.1
         norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import toys
-from napari_memseg.errors import GeometryError, InputError
+from napari_memseg.errors import GeometryError, InputError, RunMismatchError
 from napari_memseg.geometry import Box
 from napari_memseg.inference.choices import choose_stages, choose_tile, in_unit
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.differences import differences
 from napari_memseg.inference.draft import make_plan
+from napari_memseg.inference.network import Network
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.stages import plan_stages
 from napari_memseg.io.volume import Volume
 from napari_memseg.models.base import Grid, Halo, Reads, Writes
 from napari_memseg.models.checkpoint import Card, save_checkpoint
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.distill_dsm import DistillDSM
 from running import UNIT_WINDOW, InMemory, checkpoint_of, in_memory, noise, plan_of
 
 SHAPE = (37, 41, 29)
@@ -149,6 +154,25 @@ def test_a_tile_that_the_model_cannot_work_with_is_refused_with_the_next_one_nam
         choose_tile(
             model, SegmentConfig(chunk=16, tile=(48, 48, 48)), (200,) * 3, (16,) * 3, Box.whole((200,) * 3)
         )
+
+
+def test_other_arguments_make_another_run_though_the_weights_are_the_same(tmp_path):
+    folders = [tmp_path / shift for shift in ("plain", "residual")]
+    plans = []
+    for folder in folders:
+        folder.mkdir()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = DistillDSM(ClassTable.from_ids([1]), shift=folder.name, widths=[8, 8])
+        plans.append(plan_of(model, noise(SHAPE), folder))
+    one, other = plans
+    assert one.sha256 == other.sha256
+    assert one.id != other.id
+    (difference,) = [text for text in one.differences(other) if "plain" in text]
+    assert difference.startswith("the network (architecture and arguments)")
+    shutil.copy(other.model, one.model)
+    with pytest.raises(RunMismatchError, match="has changed since the run began"):
+        Network(one)
 
 
 def test_a_stage_that_is_asked_for_brings_along_those_it_needs_and_no_other():

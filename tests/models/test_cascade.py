@@ -10,16 +10,19 @@ import torch
 import torch.nn.functional as F
 
 import toys
+from learning import WINDOW, blocks, pair
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.models.base import SCORES, Batch, Where
 from napari_memseg.models.cascade import Cascade, GuidedUNet
-from napari_memseg.models.classes import ClassTable
+from napari_memseg.models.classes import IGNORE, ClassTable
 from napari_memseg.models.losses import masked_dice_ce
-from napari_memseg.models.meunet import MeUNet, class_weights, halve_labels, middle_of
-from napari_memseg.models.unet3d import UNet3d, encode
+from napari_memseg.models.meunet import MeUNet, class_weights, halve_labels
+from napari_memseg.models.unet3d import UNet3d
 from napari_memseg.models.votes import Voting, window_starts
+from napari_memseg.training.label_index import index_labels
 from napari_memseg.training.memory import kept_for_backward
+from napari_memseg.training.patches import PatchSampler
 from running import labels_of, noise, plan_of, run
 
 THREE = ClassTable.from_ids([1, 2])
@@ -36,10 +39,10 @@ def meunet(**how):
     return seeded(lambda: MeUNet(THREE, widths=WIDTHS, **how)).train()
 
 
-def batch_of(*shape, seed=0):
+def batch_of(*shape, seed=0, margin=(0, 0, 0)):
     drawn = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (1, *shape), generator=drawn)
-    return Batch(image=torch.rand((1, 1, *shape), generator=drawn), labels=labels)
+    return Batch(image=torch.rand((1, 1, *shape), generator=drawn), labels=labels, margin=margin)
 
 
 # --- published and counted numbers
@@ -63,10 +66,10 @@ def test_the_second_stage_has_as_many_weights_as_counted(branches, post, count):
 
 def test_a_step_of_a_meunet_keeps_little_more_than_half_of_what_the_unet_keeps_at_the_same_context():
     """At P = 64 and k = 1.5, in float32; published in memory of a GPU: 0.43 to 0.57."""
-    batch = batch_of(96, 96, 96)
+    batch = batch_of(96, 96, 96, margin=(16, 16, 16))
     plain, me = seeded(lambda: UNet3d(THREE)).train(), seeded(lambda: MeUNet(THREE, standard=64)).train()
     (phase,) = me.training_plan()
-    assert phase.sample.patch == (96, 96, 96)
+    assert (phase.sample.patch, phase.sample.expansion) == ((64, 64, 64), 1.5)
     whole = kept_for_backward(lambda: masked_dice_ce(plain(batch.image), batch.labels))
     ours = kept_for_backward(lambda: phase.step(batch).value)
     assert 0.45 < ours / whole <= 0.60
@@ -89,7 +92,7 @@ def test_the_expanded_branch_alone_trains_nothing_of_the_finest_level():
 
 def test_checkpointing_changes_no_gradient_and_no_statistic():
     kept, again = (meunet(checkpointing=c) for c in (False, True))
-    batch = batch_of(24, 20, 25)
+    batch = batch_of(24, 20, 25, margin=(4, 3, 4))
     losses = []
     for model in (kept, again):
         (phase,) = model.training_plan()
@@ -104,7 +107,7 @@ def test_checkpointing_changes_no_gradient_and_no_statistic():
 
 
 def test_checkpointing_keeps_less():
-    batch = batch_of(32, 32, 32)
+    batch = batch_of(32, 32, 32, margin=(5, 5, 5))
     sizes = []
     for checkpointing in (False, True):
         model = meunet(checkpointing=checkpointing)
@@ -113,10 +116,40 @@ def test_checkpointing_keeps_less():
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_the_standard_patch_is_the_middle_of_the_expanded_one():
-    assert middle_of((96, 168, 5), 1.5) == (slice(16, 80), slice(28, 140), slice(1, 4))
+def test_halved_labels_are_every_second_one():
     labels = torch.arange(5 * 7 * 1).reshape(1, 5, 7, 1)
     assert torch.equal(halve_labels(labels, (2, 3, 1)), labels[:, :4:2, :6:2])
+
+
+def test_labels_at_a_face_teach_the_finest_level():
+    """The expanded patch reaches over the face, so that the standard one may touch it."""
+    volume = blocks((40, 40, 40), ids=(0, 1, 2))
+    ids = volume.labels.read(Box.whole(volume.shape)).copy()
+    ids[4:] = 99
+    volume = pair(volume.image.read(Box.whole(volume.shape)), ids, unlabelled=99)
+    model = seeded(lambda: MeUNet(THREE, widths=WIDTHS, standard=16)).train()
+    (phase,) = model.training_plan()
+    index = index_labels([volume], THREE)
+    sampler = PatchSampler(
+        volumes=[volume],
+        index=index,
+        held=index.take(np.zeros(len(index), bool)),
+        spec=phase.sample,
+        classes=THREE,
+        window=WINDOW,
+        augment=False,
+    )
+    batch = sampler.batch(0, 4)
+    assert batch.image.shape[2:] == (24, 24, 24)
+    assert batch.margin == (4, 4, 4)
+    for where, image, labels in zip(batch.where, batch.image, batch.labels, strict=True):
+        beyond = -where.box.start[0]
+        assert 0 < beyond <= 4
+        assert not image[:, :beyond].any()
+        assert image[:, beyond:, 8:16, 8:16].any()
+        assert (labels[:beyond] == IGNORE).all()
+    phase.step(batch).value.backward()
+    assert model.head.weight.grad.abs().sum() > 0
 
 
 def test_rare_classes_weigh_more_and_no_class_takes_all():
@@ -131,16 +164,33 @@ def test_rare_classes_weigh_more_and_no_class_takes_all():
 # --- the second stage
 
 
-def test_maps_leave_the_encoder_alone_and_change_the_scores():
-    second = seeded(lambda: GuidedUNet(WIDTHS, 3, maps=2, post=True)).eval()
+def encoded(second, image, maps):
+    """Return the scores, and what each block of the encoder made meanwhile."""
+    seen = []
+    hooks = [block.register_forward_hook(lambda *a: seen.append(a[-1].clone())) for block in second.encoder]
+    with torch.inference_mode():
+        scores = second(image, maps)
+    for hook in hooks:
+        hook.remove()
+    return scores, seen
+
+
+@pytest.mark.parametrize("post", [True, False])
+def test_maps_leave_the_encoder_alone_unless_they_stand_beside_the_image(post):
+    second = seeded(lambda: GuidedUNet(WIDTHS, 3, maps=2, post=post)).eval()
     image = batch_of(16, 17, 19).image
     maps = [torch.randint(0, 3, (1, 1, 16, 17, 19), dtype=torch.uint8) for _ in range(4)]
-    with torch.inference_mode():
-        before, after = second(image, maps[:2]), second(image, maps[2:])
-        seen = [[level.clone() for level in encode(second.encoder, image)] for _ in range(2)]
+    (before, one), (after, two) = encoded(second, image, maps[:2]), encoded(second, image, maps[2:])
     assert not torch.equal(before, after)
-    assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
-    assert second.encoder[0][0].in_channels == 1
+    assert len(one) == len(WIDTHS)
+    assert all(torch.equal(a, b) == post for a, b in zip(one, two, strict=True))
+
+
+def test_nan_is_no_background():
+    model = seeded(lambda: Cascade(THREE, widths=WIDTHS)).eval()
+    x = torch.full((1, 1, 8, 8, 8), float("nan"))
+    with pytest.raises(InputError, match="branch1 are NaN"):
+        model.stages[0]({"image@0": x}, [Where(box=Box.whole((8, 8, 8)), shape=(8, 8, 8))])
 
 
 def test_pre_concatenation_shows_the_maps_to_the_encoder():
@@ -155,8 +205,8 @@ def test_phases_follow_the_stages_that_they_need():
     assert (one.needs, two.needs) == ((), ())
     assert [stage.name for stage in last.needs] == ["branch1", "branch2"]
     assert last.sample.arrays == ("branch1", "branch2")
-    assert one.sample.patch == (168, 168, 168)
-    assert two.sample.patch == (196, 196, 196)
+    assert one.sample.patch == two.sample.patch == last.sample.patch == (112, 112, 112)
+    assert (one.sample.expansion, two.sample.expansion, last.sample.expansion) == (1.5, 1.75, 1.0)
 
 
 @pytest.mark.parametrize(

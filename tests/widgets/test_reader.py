@@ -99,7 +99,7 @@ def test_the_synthetic_fly_is_made_once_and_opens_as_image_and_truth(viewer, tmp
         assert image.data.shape == truth.data.shape == (64, 64, 64)
         assert microns(image) == microns(truth)
         assert len(np.unique(np.asarray(truth.data))) == 13
-    assert [path.name for path in tmp_path.iterdir()] == ["synthetic_fly_tiny_1.ome.zarr"]
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic_fly_tiny_2.ome.zarr"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "empty_folder", "missing.tif"])

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 WORDS = {
     "fingerprint": "the image (its fingerprint)",
     "sha256": "the model (sha256 of its weights)",
+    "network": "the network (architecture and arguments)",
     "core": "the tile's core",
 }
 """Names of values that do not speak for themselves."""

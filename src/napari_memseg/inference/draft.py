@@ -157,6 +157,7 @@ def _draft(
         "unit": image.unit,
         "model": str(checkpoint),
         "sha256": card.sha256,
+        "network": card.network,
         "destination": str(destination),
         "classes": card.classes,
         "window": choose_window(image, level, card, config.window),
@@ -183,7 +184,7 @@ def _begun(draft: Draft) -> Plan | None:
         begun = Plan.from_json(read_run_card(destination)["plan"])
     except (KeyError, TypeError, ValueError):
         return None
-    kept = ("fingerprint", "sha256", "level", "shape", "chunk")
+    kept = ("fingerprint", "sha256", "network", "level", "shape", "chunk")
     same = all(getattr(begun, name) == draft.facts[name] for name in kept)
     kind = begun.device.partition(":")[0]
     return begun if same and kind == draft.facts["device"].partition(":")[0] else None

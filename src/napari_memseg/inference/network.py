@@ -183,7 +183,7 @@ def _stop_between_layers(model: nn.Module, control: Control) -> None:
 def _load(plan: Plan) -> Model:
     """Load the plan's model, and make sure that it is the one."""
     model, card = load_checkpoint(plan.model)
-    if card.sha256 != plan.sha256:
+    if (card.sha256, card.network) != (plan.sha256, plan.network):
         raise RunMismatchError(
             f"{plan.model} has changed since the run began: its weights are another training's. "
             "Restore the file, or begin another run."

@@ -60,6 +60,8 @@ class Plan:
     """Path of the checkpoint."""
     sha256: str
     """Of its weights."""
+    network: str
+    """Architecture and arguments, as JSON: some of them change what the same weights compute."""
     destination: str
     classes: ClassTable
     window: Window

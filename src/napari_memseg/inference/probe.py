@@ -100,7 +100,7 @@ class ProbeCache:
 def machine_of(plan: Plan) -> str:
     """Return what tells this model on this device from others."""
     kind = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else plan.device
-    return f"{plan.sha256[:16]} {torch.__version__} {kind} {plan.threads}"
+    return f"{plan.sha256[:16]} {plan.network} {torch.__version__} {kind} {plan.threads}"
 
 
 class Prober:

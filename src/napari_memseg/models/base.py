@@ -160,6 +160,9 @@ class SampleSpec:
     """Size of a patch in voxels; on an axis shorter than that, the whole axis."""
     arrays: tuple[str, ...] = ()
     """Outputs of earlier stages that are cut at the same place, or given whole if vectors."""
+    expansion: float = 1.0
+    """What comes is so many times as long as the patch, about the same centre; beyond the volume's faces
+    there are zeros and no opinions."""
     overview: int | None = None
     """So often halved, the whole volume comes with every sample as well; None: it does not."""
 
@@ -206,6 +209,8 @@ class Batch:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     """(N, C, z, y, x) on their own grids, or (N, length)."""
     where: Sequence[Where] = ()
+    margin: Zyx = (0, 0, 0)
+    """Voxels (z, y, x) on either side that came beyond the patch itself, where the phase expands it."""
     overviews: Sequence[Overview] = ()
     """One for each sample, where the phase asks for it."""
     frequencies: Tensor | None = None

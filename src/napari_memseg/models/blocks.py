@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx, zyx
 
 if TYPE_CHECKING:
@@ -111,3 +112,19 @@ def class_of_largest(scores: Tensor) -> Tensor:
 def one_hot(index: Tensor, classes: int) -> Tensor:
     """Return (N, C, z, y, x) bool of class indices (N, 1, z, y, x)."""
     return index == torch.arange(classes, device=index.device).view(1, -1, 1, 1, 1)
+
+
+def require_finite(scores: Tensor, what: str) -> Tensor:
+    """Return scores, unless they are NaN or infinite, which must not become a class.
+
+    Raises
+    ------
+    InputError
+        If any is.
+    """
+    if not bool(scores.isfinite().all()):
+        raise InputError(
+            f"The scores of {what} are NaN or infinite, so that no class can be told. Try --precision "
+            "float32; if it was that, the model is damaged."
+        )
+    return scores

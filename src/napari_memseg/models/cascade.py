@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.models.arguments import switch
 from napari_memseg.models.base import (
     SCORES,
     Batch,
@@ -39,7 +40,7 @@ from napari_memseg.models.base import (
     Where,
     Writes,
 )
-from napari_memseg.models.blocks import class_of_largest, one_hot
+from napari_memseg.models.blocks import class_of_largest, one_hot, require_finite
 from napari_memseg.models.losses import masked_dice_ce
 from napari_memseg.models.meunet import RECIPE, ExpandedPhase, MeUNet, class_weights
 from napari_memseg.models.plain import IMAGE
@@ -116,7 +117,7 @@ class Cascade(Model):
         self.second = GuidedUNet(
             self._branches[0].widths, len(classes), maps=len(expansions), post=concatenation == "post"
         )
-        self.concatenation, self.votes = concatenation, votes
+        self.concatenation, self.votes = concatenation, switch("votes", votes)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -144,7 +145,8 @@ class Cascade(Model):
         last = SecondStage(self.second, len(self.classes), image, plain.multiple, tuple(maps))
         if not self.votes:
             return (*branches, last)
-        windows = [branch.expanded[0] for branch in self._branches] + [self._branches[0].standard]
+        windows = [round(branch.expansion * branch.standard) for branch in self._branches]
+        windows.append(self._branches[0].standard)
         voters = zip((*branches, last), windows, strict=True)
         return tuple(Voting(stage, window, len(self.classes)) for stage, window in voters)
 
@@ -230,7 +232,7 @@ class BranchStage:
 
     def __call__(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> dict[str, Tensor]:
         """Run the network."""
-        return {self.name: class_of_largest(self.network(inputs[IMAGE]))}
+        return {self.name: class_of_largest(require_finite(self.network(inputs[IMAGE]), self.name))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,11 @@ class Card:
     sha256: str = ""
     """Of the tensors; set by ``save_checkpoint``."""
 
+    @property
+    def network(self) -> str:
+        """Architecture and arguments as JSON: two networks of the same weights may differ in them."""
+        return json.dumps({"architecture": self.architecture, "arguments": self.arguments}, sort_keys=True)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; numbers that JSON cannot say (NaN, infinity) become None."""
         rows = {"classes": self.classes.to_json(), "window": self.window.to_json()}

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
+from napari_memseg.models.arguments import switch
 from napari_memseg.models.losses import masked_dice
 from napari_memseg.models.slicewise import (
     Slicewise,
@@ -201,7 +202,7 @@ class ShiftUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.shift, self.alpha, self.widths = _checked(shift, alpha, widths)
-        self.align_corners = bool(align_corners)
+        self.align_corners = switch("align_corners", align_corners)
         first = self.widths[0]
         above = (first, *self.widths)[: len(self.widths) - 1]
         steps = list(zip(self.widths[-2::-1], above[::-1], strict=True))  # (skip, out), the deepest first

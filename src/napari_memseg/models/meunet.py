@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.models.arguments import switch, whole_number
 from napari_memseg.models.base import Batch, Loss, Recipe, SampleSpec, Stage, TrainingPhase
 from napari_memseg.models.blocks import halve
 from napari_memseg.models.losses import masked_dice_ce
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 RECIPE = Recipe(optimizer="adam", learning_rate=9e-4, schedule="constant", weight_decay=0.0, batch=4)
 """Of the paper: Adam, 9e-4 throughout, four patches a step."""
+LONGEST_PATCH = 1024
 RAREST = 1e-6
 """Share of a class below which it gets no more weight."""
 
@@ -84,12 +86,14 @@ class MeUNet(UNet3d):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(classes, widths=widths)
-        if len(self.widths) < 2 or not 1 <= expansion <= 4 or standard < 1:
+        if len(self.widths) < 2 or not 1 <= expansion <= 4:
             raise InputError(
-                f"A meU-net has two levels or more, an expansion from 1 to 4 and a patch of 1 voxel or more, "
-                f"got {widths=!r:.100}, {expansion=}, {standard=}. Published are five levels, 1.5 and 160."
+                f"A meU-net has two levels or more and an expansion from 1 to 4, got {widths=!r:.100}, "
+                f"{expansion=}. Published are five levels, 1.5 and 1.75."
             )
-        self.expansion, self.standard, self.checkpointing = float(expansion), int(standard), checkpointing
+        self.expansion = float(expansion)
+        self.standard = whole_number("standard", standard, 1, LONGEST_PATCH)
+        self.checkpointing = switch("checkpointing", checkpointing)
         self.half_head = nn.Conv3d(self.widths[0 if len(self.widths) > 2 else 1], len(classes), 1)
 
     @property
@@ -105,11 +109,6 @@ class MeUNet(UNet3d):
     def training_plan(self) -> Sequence[TrainingPhase]:
         """Return the one phase: both branches at once."""
         return (ExpandedPhase(self, name="network"),)
-
-    @property
-    def expanded(self) -> Zyx:
-        """Size of the expanded patch, in voxels."""
-        return zyx([round(self.expansion * self.standard)] * 3)
 
     def expanded_scores(self, image: Tensor) -> Tensor:
         """Map an expanded patch (N, 1, z, y, x) to scores at half its resolution.
@@ -145,8 +144,8 @@ class ExpandedPhase:
 
     @property
     def sample(self) -> SampleSpec:
-        """One expanded patch; the standard one is its middle."""
-        return SampleSpec(patch=self.network.expanded)
+        """The standard patch, and what is around it."""
+        return SampleSpec(patch=zyx([self.network.standard] * 3), expansion=self.network.expansion)
 
     @property
     def recipe(self) -> Recipe:
@@ -163,7 +162,7 @@ class ExpandedPhase:
         if not self.network.training:
             scores = self.network(batch.image)
             return Loss(value=masked_dice_ce(scores, batch.labels, weights), scores=scores)
-        z, y, x = middle_of(zyx(batch.labels.shape[1:]), self.network.expansion)
+        z, y, x = (slice(m, n - m) for n, m in zip(batch.labels.shape[1:], batch.margin, strict=True))
         expanded = self.network.expanded_scores(batch.image)
         coarse = halve_labels(batch.labels, zyx(expanded.shape[2:]))
         wide = masked_dice_ce(expanded, coarse, weights)
@@ -172,12 +171,6 @@ class ExpandedPhase:
         )
         parts = {"standard": float(fine.detach()), "expanded": float(wide.detach())}
         return Loss(value=fine + wide, parts=parts)
-
-
-def middle_of(size: Zyx, expansion: float) -> tuple[slice, slice, slice]:
-    """Return where the standard patch lies in an expanded one: 1 / k of its edge, in the middle."""
-    edges = zyx(max(int(n / expansion), 1) for n in size)
-    return Box.at(zyx((n - edge) // 2 for n, edge in zip(size, edges, strict=True)), edges).slices
 
 
 def halve_labels(labels: Tensor, size: Zyx) -> Tensor:

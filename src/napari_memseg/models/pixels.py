@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
+from napari_memseg.models.arguments import whole_number
 from napari_memseg.models.base import Recipe
 from napari_memseg.models.plain import PlainModel
 
@@ -36,7 +37,7 @@ TRUNCATE = 3.0
 """A Gaussian ends at so many standard deviations."""
 PAIRS = tuple(combinations_with_replacement(range(3), 2))
 """zz, zy, zx, yy, yx, xx."""
-WIDEST = 16.0
+WIDEST, MOST_HIDDEN = 16.0, 4096
 
 
 class PixelClassifier(PlainModel):
@@ -70,12 +71,12 @@ class PixelClassifier(PlainModel):
         self, classes: ClassTable, *, sigmas: Sequence[float] = (0.7, 1.6, 3.5), hidden: int = 32
     ) -> None:
         super().__init__(classes)
-        if not sigmas or not all(0 < sigma <= WIDEST for sigma in sigmas) or hidden < 1:
+        if not sigmas or not all(0 < sigma <= WIDEST for sigma in sigmas):
             raise InputError(
-                f"A pixel classifier has filters above 0 and up to {WIDEST:g} voxels wide and a hidden "
-                f"channel or more, got {sigmas=!r:.100}, {hidden=}. The default is 0.7, 1.6, 3.5 and 32."
+                f"sigmas={sigmas!r:.100} is impossible: give widths above 0 and up to {WIDEST:g} voxels, "
+                "such as [0.7, 1.6, 3.5]."
             )
-        self.sigmas, self.hidden = tuple(map(float, sigmas)), hidden
+        self.sigmas, self.hidden = tuple(map(float, sigmas)), whole_number("hidden", hidden, 1, MOST_HIDDEN)
         self.norm = nn.BatchNorm3d(FILTERS * len(self.sigmas))
         self.layers = nn.Sequential(
             nn.Conv3d(FILTERS * len(self.sigmas), hidden, 1),

@@ -88,7 +88,9 @@ def create_model(name: str, classes: ClassTable, /, **arguments: Any) -> Model:
     model = _find(name)
     try:
         return model(classes, **arguments)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"The network {name} does not take the arguments {arguments!r:.200}: {error!s:.200}."
         ) from error

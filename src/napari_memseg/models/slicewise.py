@@ -144,12 +144,14 @@ class Slicewise(PlainModel):
         return zyx(max(along if axis == sliced else across for sliced in self.axes) for axis in AXES)
 
     def _reads(self) -> Reads:
+        plane = exact_reach(self.trace, self.multiple)
+        if self.depends_on_the_tile:
+            plane = EVERYTHING.low[0], EVERYTHING.high[0]
         exact, recommended = (
             Halo(*(self._widest(self.depth, round_up(side, self.multiple)) for side in sides))
-            for sides in (exact_reach(self.trace, self.multiple), effective_reach(self.trace, self.multiple))
+            for sides in (plane, effective_reach(self.trace, self.multiple))
         )
-        halo_exact = EVERYTHING if self.depends_on_the_tile else exact
-        return Reads(array=IMAGE, halo_exact=halo_exact, halo_recommended=recommended)
+        return Reads(array=IMAGE, halo_exact=exact, halo_recommended=recommended)
 
     def _patch(self) -> Zyx:
         slices, rows, columns = self.patch

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_memseg.errors import InputError
+from napari_memseg.models.arguments import whole_number
 from napari_memseg.models.base import Recipe
 from napari_memseg.models.blocks import double_linear, size_of
 from napari_memseg.models.plain import PlainModel
@@ -66,12 +67,11 @@ class ResidualUNet3d(PlainModel):
 
     def __init__(self, classes: ClassTable, *, width: int = 8, norm: str = "batch") -> None:
         super().__init__(classes)
-        if norm not in NORMS or not 1 <= width <= MOST_WIDTH:
-            raise InputError(
-                f"A residual U-Net has a width from 1 to {MOST_WIDTH} and the norm {' or '.join(NORMS)}, got "
-                f"{width=}, {norm=}. Published are 8 and group."
-            )
-        self.width, self.norm = width, norm
+        if norm not in NORMS:
+            raise InputError(f"norm={norm!r:.50} is impossible: give {' or '.join(NORMS)}.")
+        self.width, self.norm = whole_number("width", width, 1, MOST_WIDTH), norm
+        if norm == "group" and width % min(8, width):
+            raise InputError(f"width={width} is impossible with norm=group: give 1 to 8, or multiples of 8.")
         self.network = ResidualNetwork(1, len(classes), width, norm)
 
     @property

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.models.base import SCORES, Halo, Reads, Stage, Where, Writes
-from napari_memseg.models.blocks import class_of_largest, one_hot, pad_to_box
+from napari_memseg.models.blocks import class_of_largest, one_hot, pad_to_box, require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,13 +101,13 @@ class Voting:
         here = replace(where, box=window, boxes=dict.fromkeys(inputs, window))
         (writes,) = self.stage.writes
         made = self.stage(inputs, [here])[writes.array]
-        chosen = class_of_largest(made) if writes.array == SCORES else made
+        chosen = class_of_largest(require_finite(made, self.name)) if writes.array == SCORES else made
         return one_hot(chosen, self.classes).to(torch.uint8)
 
     def _weight(self) -> Tensor:
         """Return the votes that a window has, voxel by voxel: 2 in its middle half, else 1."""
-        place = torch.arange(self.window)
-        middle = (place >= self.window // 4) & (place < self.window // 4 * 3)
+        place = 4 * torch.arange(self.window)
+        middle = (place >= self.window) & (place < 3 * self.window)
         inside = middle[:, None, None] & middle[None, :, None] & middle[None, None, :]
         return 1 + inside.to(torch.uint8)
 

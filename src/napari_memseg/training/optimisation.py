@@ -161,9 +161,11 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_(list(self.phase.parameters()), MAX_NORM)
         if not self.scaler.is_enabled():  # a scaler skips such a step by itself, and scales less
             _require_finite(float(norm), "gradient", batch, rate)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer.inner)
         self.scaler.update()
-        self.optimizer.stepped()
+        if self.scaler.get_scale() >= scale:  # else the step was skipped
+            self.optimizer.stepped()
 
     @contextmanager
     def _repeatable(self, seed: int) -> Iterator[None]:

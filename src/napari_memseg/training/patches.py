@@ -24,7 +24,16 @@ import torch
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.training.augmentation import change_greys, draw_flips, flip
 from napari_memseg.training.overviews import overview_of
-from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, flippable, mask_out
+from napari_memseg.training.samples import (
+    Sample,
+    alignment,
+    check_arrays,
+    collate,
+    cut,
+    expanded,
+    flippable,
+    mask_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,9 +163,10 @@ class PatchSampler:
         voxel = draw_voxel(volume, self.index.box(row), klass, self.classes, rng)
         align = alignment(volume, self.spec.arrays)
         box = place_patch(voxel, self.spec.patch, volume.shape, align, rng)
+        box, margin = expanded(box, self.spec.expansion)
         sample = cut(volume, box, self.spec.arrays, self.classes, self.window)
-        sample = replace(mask_out(sample, self.held.boxes(number)), overview=self._overview(number))
-        return self._change(sample, volume, rng)
+        sample = mask_out(sample, self.held.boxes(number))
+        return self._change(replace(sample, margin=margin, overview=self._overview(number)), volume, rng)
 
     def _change(self, sample: Sample, volume: TrainingVolume, rng: np.random.Generator) -> Sample:
         """Augment a patch, and all that belongs to it alike."""

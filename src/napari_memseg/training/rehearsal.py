@@ -16,6 +16,7 @@ import torch
 
 from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 from napari_memseg.models.base import Batch, Overview, Where
+from napari_memseg.training.samples import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ CPU = torch.device("cpu")
 def rehearse(
     phase: TrainingPhase, shape: Zyx, classes: int, *, samples: int = 1, device: torch.device = CPU
 ) -> Batch:
-    """Make up a batch for a phase: each sample is a whole volume of one patch.
+    """Make up a batch for a phase: each sample is a whole volume of one patch, expanded where it asks for it.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def rehearse(
     device : torch.device
         Where it lies.
     """
+    box, margin = expanded(Box.whole(shape), phase.sample.expansion)
+    shape = box.shape
     made = {write.array: write for stage in phase.needs for write in stage.writes}
     arrays = {name: _blank(made[name], shape, samples, device) for name in phase.sample.arrays}
     boxes = {IMAGE + "0": Box.whole(shape)} | _boxes(arrays)
@@ -55,6 +58,7 @@ def rehearse(
         labels=torch.randint(0, classes, (samples, *shape), device=device),
         arrays=arrays,
         where=[Where(box=Box.whole(shape), shape=shape, boxes=boxes)] * samples,
+        margin=margin,
         overviews=() if halvings is None else [_overview(shape, halvings, classes, device)] * samples,
     )
 

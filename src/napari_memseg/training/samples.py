@@ -40,19 +40,25 @@ class Sample:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     """(C, z, y, x) on their own grids, or (length,)."""
     where: Where
+    margin: Zyx = (0, 0, 0)
     overview: Overview | None = None
 
 
 def cut(
     volume: TrainingVolume, box: Box, arrays: Sequence[str], classes: ClassTable, window: Window
 ) -> Sample:
-    """Read one patch, as it is: nothing changed, nothing held back."""
-    image = np.ascontiguousarray(volume.image.read(box, volume.level), np.float32)
-    labels = classes.indices(volume.labels.read(box), volume.labels.unlabelled)
+    """Read one patch, as it is: nothing changed, nothing held back.
+
+    Where the box leaves the volume there are zeros, and nobody has an opinion.
+    """
+    inside = box.clip(volume.shape)
+    image = np.ascontiguousarray(volume.image.read(inside, volume.level), np.float32)
+    labels = classes.indices(volume.labels.read(inside), volume.labels.unlabelled)
     boxes = {name: array_box(volume.arrays[name], box) for name in arrays}
+    grey = (volume.window or window).normalise(torch.from_numpy(image))
     return Sample(
-        image=(volume.window or window).normalise(torch.from_numpy(image))[None],
-        labels=torch.from_numpy(labels.astype(np.int64)),
+        image=_around(grey, inside, box, 0)[None],
+        labels=_around(torch.from_numpy(labels.astype(np.int64)), inside, box, IGNORE),
         arrays={name: _read_padded(volume.arrays[name], own) for name, own in boxes.items()},
         where=Where(
             box=box,
@@ -61,6 +67,21 @@ def cut(
             boxes={"image@0": box} | {name: own for name, own in boxes.items() if own is not None},
         ),
     )
+
+
+def expanded(box: Box, expansion: float) -> tuple[Box, Zyx]:
+    """Return a box so many times as long about the same centre, and how much longer on either side."""
+    margin = zyx(round((expansion - 1) * n / 2) for n in box.shape)
+    return box.grow(margin), margin
+
+
+def _around(data: Tensor, have: Box, want: Box, fill: int) -> Tensor:
+    """Put (z, y, x) data of a box into a larger one."""
+    if have == want:
+        return data
+    out = data.new_full(want.shape, fill)
+    out[have.relative_to(want.start).slices] = data
+    return out
 
 
 def array_box(source: ArraySource, box: Box) -> Box | None:
@@ -93,6 +114,7 @@ def collate(samples: Sequence[Sample], frequencies: Tensor | None = None) -> Bat
         labels=torch.stack([sample.labels for sample in samples]),
         arrays={name: torch.stack([s.arrays[name] for s in samples]) for name in samples[0].arrays},
         where=[sample.where for sample in samples],
+        margin=samples[0].margin,
         overviews=[sample.overview for sample in samples if sample.overview is not None],
         frequencies=frequencies,
     )

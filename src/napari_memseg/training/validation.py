@@ -21,7 +21,7 @@ from napari_memseg.models.classes import IGNORE, ClassTable
 from napari_memseg.training.label_index import LabelIndex, hold_back, index_labels
 from napari_memseg.training.overviews import overview_of
 from napari_memseg.training.patches import draw_voxel
-from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, keep_only
+from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, expanded, keep_only
 from napari_memseg.training.sources import count_ids
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class Validation:
             volume, cell = self.volumes[number], self.cells.box(row)
             align = alignment(volume, self.spec.arrays)
             box = centre_patch(self._middle(row), self.spec.patch, volume.shape, align)
+            box, margin = expanded(box, self.spec.expansion)
             sample = keep_only(cut(volume, box, self.spec.arrays, self.classes, self.window), cell)
-            yield replace(sample, overview=self._overview(number))
+            yield replace(sample, margin=margin, overview=self._overview(number))
 
     def _overview(self, number: int) -> Overview | None:
         """Return the coarse whole of a volume, with no label: scores are what is asked for."""

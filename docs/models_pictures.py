@@ -1,0 +1,57 @@
+"""Draw what each network found on one slice: ``python docs/models_pictures.py WORK docs/images``.
+
+WORK is the folder of ``benchmarks/models.py``, in which the networks were trained on flies and a fly that
+they never saw was segmented.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import ListedColormap
+
+from napari_memseg.geometry import Box
+from napari_memseg.io.formats import open_volume
+from napari_memseg.phantom.labels import COLORS
+
+matplotlib.use("Agg")
+COLUMNS = 4
+
+
+def main() -> None:
+    """Draw image, truth and the labels of every network."""
+    from matplotlib import pyplot as plt
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args()
+    results = json.loads((asked.work / "results.json").read_text())
+    fly = next(asked.work.glob("fly_*_3.ome.zarr"))
+    shape = open_volume(str(fly)).shape
+    middle = shape[1] // 2
+    box = Box((0, middle, 0), (shape[0], middle + 1, shape[2]))
+    grey = open_volume(str(fly)).read(box)[:, 0]
+    panels = {"image": None, "truth": open_volume(f"{fly}::labels/truth").read(box)[:, 0]}
+    for key in results:
+        data, _, name = key.partition(": ")
+        found = asked.work / f"flies_{name.replace(', ', '_').replace(' ', '_')}_0.ome.zarr"
+        if data == "flies" and found.exists():
+            panels[name] = open_volume(str(found)).read(box)[:, 0]
+    rows = -(-len(panels) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(11, 2.9 * rows), layout="constrained")
+    colors = ListedColormap(["#00000000", *[COLORS[i] for i in sorted(COLORS) if i]])
+    for axis, (name, labels) in zip(axes.ravel(), panels.items(), strict=False):
+        axis.imshow(grey, cmap="gray", vmin=np.percentile(grey, 1), vmax=np.percentile(grey, 99.8))
+        if labels is not None:
+            axis.imshow(labels, cmap=colors, vmin=0, vmax=len(COLORS) - 1, alpha=0.8, interpolation="nearest")
+        axis.set_title(name, fontsize=10)
+    for axis in axes.ravel():
+        axis.axis("off")
+    figure.savefig(asked.out / "models.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main()
