@@ -29,6 +29,7 @@ from torch import Tensor
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import zyx
+from napari_memseg.models.arguments import whole_number
 from napari_memseg.models.base import Model, Stage, TrainingPhase, Where
 from napari_memseg.models.oss_net_parts import (
     Decoder,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Zyx
     from napari_memseg.models.classes import ClassTable
 
-_MOST = {"halvings": (0, 6), "width": (1, 4096), "blocks": (1, 64), "points": (1, 2**24)}
-_MOST["training_points"] = _MOST["points"]
+_RANGES = {"halvings": (0, 6), "width": (1, 4096), "blocks": (1, 64), "points": (1, 2**24)}
+_RANGES["training_points"] = _RANGES["points"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,31 +76,36 @@ class Settings:
     """"scaled" to [-1, 1] over the volume, or "raw" voxel indices, as published."""
     points: int = 2**14
     """Asked at once: memory goes by this."""
-    training_points: int = 2**14
-    """Drawn of each sample in a step."""
+    training_points: int = 2**12
+    """Drawn of each sample in a step. Published are 2^14 of a whole volume; of a patch of 64 x 64 x 64 voxels
+    2^12 are one in 64 already, for a quarter of the memory."""
     search: str = "optimised"
     """"optimised" begins where the coarse map allows it, "all" everywhere (slower, misses less)."""
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _MOST.items():
-            if not _whole(getattr(self, name), least, most):
-                raise InputError(
-                    f"{name} must be a whole number from {least} to {most}, got {getattr(self, name)!r:.100}."
-                )
+        for name, (least, most) in _RANGES.items():
+            whole_number(name, getattr(self, name), least, most)
         for name, words in (("coordinates", ("scaled", "raw")), ("search", ("optimised", "all"))):
             if getattr(self, name) not in words:
                 raise InputError(f"{name} must be one of {words}, got {getattr(self, name)!r:.100}.")
-        if not self.encoder_widths or not all(_whole(w, 1, 4096) for w in self.encoder_widths):
+        self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        if not isinstance(self.encoder_widths, (list, tuple)) or not 1 <= len(self.encoder_widths) <= 8:
             raise InputError(
-                f"encoder_widths must be channels from 1 to 4096, one a block, got "
-                f"{self.encoder_widths!r:.100}. The default is 32, 64, 128."
+                f"encoder_widths={self.encoder_widths!r:.100} is impossible: give the channels of one to "
+                "eight blocks, such as [32, 64, 128]."
             )
-        least = 2 << len(self.encoder_widths)  # two voxels are left: a batch norm needs two of them
-        if len(self.encoder_shape) != 3 or not all(_whole(n, least, 512) for n in self.encoder_shape):
+        if not isinstance(self.encoder_shape, (list, tuple)) or len(self.encoder_shape) != 3:
             raise InputError(
-                f"encoder_shape must be three lengths from {least} to 512 voxels, since "
-                f"{len(self.encoder_widths)} blocks halve it, got {self.encoder_shape!r:.100}."
+                f"encoder_shape={self.encoder_shape!r:.100} is impossible: give three lengths in voxels "
+                "(z, y, x), such as [64, 64, 64]."
             )
+        for width in self.encoder_widths:
+            whole_number("encoder_widths", width, 1, 4096)
+        least = 2 << len(self.encoder_widths)  # each block halves it, and a batch norm needs two voxels
+        for length in self.encoder_shape:
+            whole_number("encoder_shape", length, least, 512)
 
 
 class OccupancyNetwork(Model):
@@ -232,7 +238,3 @@ class ONet(OccupancyNetwork):
         own = self.settings
         self.encoder = PlainEncoder(1, own.encoder_widths, zyx(own.encoder_shape))
         self.decoder = self._decoder(patch_channels=0)
-
-
-def _whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

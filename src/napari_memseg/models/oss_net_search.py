@@ -24,7 +24,9 @@ from torch import Tensor
 
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.models.base import SCORES, Grid, Halo, Reads, Where, Writes
+from napari_memseg.models.blocks import require_finite
 from napari_memseg.models.oss_net_parts import RADIUS
+from napari_memseg.models.plain import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +38,7 @@ NOT_ASKED = -32.0
 """Logit of a point that was never asked: certainly not there."""
 COARSEST = 4
 """The search begins with every 4th voxel along each axis."""
-IMAGE, LATENTS, MAP = "image@0", "latents", "map"
+LATENTS, MAP = "latents", "map"
 _CLAMP = 1e-6
 """Probabilities of the map keep this distance from 0 and 1, as in the published training."""
 
@@ -123,7 +125,8 @@ class SearchStage:
         asked = near & (known[0] == NOT_ASKED)
         voxels = (asked.nonzero() + torch.tensor(core.start, device=asked.device)) * self.step
         latents = tile[LATENTS].view(1, self.model.encoder.vectors, -1)
-        known[:, asked] = self.model.answer(tile[IMAGE], where, voxels, latents)
+        found = self.model.answer(tile[IMAGE], where, voxels, latents)
+        known[:, asked] = require_finite(found, f"the points asked in {where.box}")
         answers = known.new_full((len(known), *cells.shape), NOT_ASKED)
         answers[(slice(None), *core.relative_to(cells.start).slices)] = known
         return answers
@@ -146,13 +149,16 @@ class SearchStage:
         return known, self._allowed(tile[MAP], where.boxes[MAP], core)
 
     def _allowed(self, coarse: Tensor, have: Box, core: Box) -> Tensor:
-        """Say of each cell whether the map finds any class at least as likely as not at its voxel."""
+        """Say of each cell whether the map finds any class at least as likely as not at its voxel.
+
+        Where it is NaN all is possible: the answers then say what went wrong.
+        """
         factor = 2**self.model.settings.halvings
         z, y, x = (
             torch.arange(a, b, device=coarse.device) * self.step // factor - origin
             for a, b, origin in zip(core.start, core.stop, have.start, strict=True)
         )
-        return (coarse >= 0).any(0)[z[:, None, None], y[:, None], x]
+        return ~(coarse < 0).all(0)[z[:, None, None], y[:, None], x]
 
 
 def refine(coarse: Tensor, have: Box, want: Box, step: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,9 @@ A patch gives the labels and the fine voxels, the overview of its volume what th
         └────> changes of label, dilated ─ the other half ────┴──> cross-entropy
     presence, pooled to the map ────────────────────────── 0.1 x cross-entropy
 
-Reich et al. (BMVC 2021), https://arxiv.org/abs/2110.10640, with the sampling that they took for LiTS.
+Reich et al. (BMVC 2021), https://arxiv.org/abs/2110.10640, with the sampling that they took for LiTS. Theirs
+is over the whole volume, which they hold in memory; here a sample's points all come from one patch, and a
+step says nothing of the rest.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_memseg.models.base import Batch, Loss, Recipe, SampleSpec, Stage, Where
+from napari_memseg.models.base import Batch, Loss, Recipe, SampleSpec, Stage
 from napari_memseg.models.blocks import size_of
 from napari_memseg.models.classes import IGNORE
-from napari_memseg.models.oss_net_parts import RADIUS, PatchSource
+from napari_memseg.models.losses import masked_sigmoid_cross_entropy
+from napari_memseg.models.oss_net_parts import PatchSource
 from napari_memseg.models.pade import RATES
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 PATCH: Zyx = (64, 64, 64)
 """Size of a training patch, in voxels."""
+EXPANSION = 1.2
+"""Of what is read: all that the decoder sees around a patch, 3 voxels, if that is 26 voxels long or more."""
 MAP_SHARE = 0.1
 """Weight of the map in the loss."""
 BORDER = 13
@@ -62,8 +67,9 @@ class PointsPhase:
 
     @property
     def sample(self) -> SampleSpec:
-        """A patch, and the whole volume as the encoder sees it."""
-        return SampleSpec(patch=PATCH, overview=self.model.settings.halvings)
+        """A patch with what lies around it, and the whole volume as the encoder sees it."""
+        expansion = EXPANSION if self.model.decoder.patch else 1.0
+        return SampleSpec(patch=PATCH, expansion=expansion, overview=self.model.settings.halvings)
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """Return all weights."""
@@ -72,50 +78,44 @@ class PointsPhase:
     def step(self, batch: Batch) -> Loss:
         """Compare points drawn at random with their labels; in eval mode, all that are labelled."""
         latents, coarse = self.model.encode([overview.image[None] for overview in batch.overviews])
+        z, y, x = (slice(m, n - m) for m, n in zip(batch.margin, batch.labels.shape[1:], strict=True))
+        labels = batch.labels[:, z, y, x]
+        scores = None
         if self.model.training:
-            answers, labels = self._ask_some(batch, latents)
-            scores = None
+            answers, labels = self._ask_some(batch, labels, latents)
         else:
-            answers, labels = self._ask_all(batch, latents), batch.labels
-            scores = F.pad(answers.movedim(-1, 1), [0, 0] * 3 + [1, 0])  # background's logit is 0
-        parts = {"points": points_loss(answers, labels)}
+            everywhere = self._ask_all(batch, latents)
+            answers = everywhere[..., z, y, x]
+            scores = F.pad(everywhere, [0, 0] * 3 + [1, 0])  # background's logit is 0
+        parts = {"points": masked_sigmoid_cross_entropy(answers, labels, first=1)}
         if coarse is not None:
             parts["map"] = map_loss(coarse, batch.overviews)
         value = parts["points"] + MAP_SHARE * parts.get("map", 0.0)
         return Loss(value=value, scores=scores, parts={name: float(v.detach()) for name, v in parts.items()})
 
-    def _ask_some(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, points, outputs) and labels (N, points) of points drawn at random."""
+    def _ask_some(self, batch: Batch, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, outputs, points) and labels (N, points) of points drawn in the patches."""
         known = []
-        for image, labels, where in zip(batch.image, batch.labels, batch.where, strict=True):
-            fit = labels.where(self._is_seen_whole(labels, where), IGNORE)
-            voxels = draw_points(fit, self.model.settings.training_points)
-            origin = torch.tensor(where.box.start, device=voxels.device)
+        for image, truth, where in zip(batch.image, labels, batch.where, strict=True):
+            voxels = draw_points(truth, self.model.settings.training_points)
+            start = [a + m for a, m in zip(where.box.start, batch.margin, strict=True)]
+            origin = torch.tensor(start, device=voxels.device)
             told = self.model.known_of(PatchSource(image), where, voxels + origin)
-            known.append((*told, fit[tuple(voxels.T)]))
+            known.append((*told, truth[tuple(voxels.T)]))
         coordinates, patches, drawn = zip(*known, strict=True)
         seen = torch.stack(patches) if patches[0] is not None else None
-        return self.model.decoder(torch.stack(coordinates), seen, latents), torch.stack(drawn)
-
-    def _is_seen_whole(self, labels: Tensor, where: Where) -> Tensor:
-        """Say of each voxel whether the training patch holds all that the decoder sees around it."""
-        margin = RADIUS if self.model.decoder.patch else 0
-        seen = torch.zeros_like(labels, dtype=torch.bool)
-        spans = zip(where.box.start, where.box.stop, where.shape, strict=True)
-        z, y, x = (
-            slice(margin if a else 0, b - a - (margin if b < n else 0)) for a, b, n in spans
-        )  # beyond the volume's faces there is nothing to see
-        seen[z, y, x] = True
-        return seen
+        answers = self.model.decoder(torch.stack(coordinates), seen, latents)
+        return answers.movedim(-1, 1), torch.stack(drawn)
 
     def _ask_all(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Return logits (N, z, y, x, outputs) of all voxels with a label, and 0 of the others."""
-        answers = batch.image.new_zeros(*batch.labels.shape, self.model.outputs)
+        """Return logits (N, outputs, z, y, x) of all voxels with a label, and 0 of the others."""
+        answers = batch.image.new_zeros(len(batch.labels), self.model.outputs, *batch.labels.shape[1:])
         for n, where in enumerate(batch.where):
-            voxels = (batch.labels[n] != IGNORE).nonzero()
+            asked = batch.labels[n] != IGNORE
+            voxels = asked.nonzero()
             origin = torch.tensor(where.box.start, device=voxels.device)
             found = self.model.answer(batch.image[n], where, voxels + origin, latents[n : n + 1])
-            answers[n][tuple(voxels.T)] = found.T
+            answers[n][:, asked] = found
         return answers
 
 
@@ -164,23 +164,6 @@ def border_zone(labels: Tensor) -> Tensor:
         kernel = [BORDER if other == axis else 1 for other in range(3)]
         wide = F.max_pool3d(wide, kernel, stride=1, padding=[n // 2 for n in kernel])
     return wide[0, 0] > 0
-
-
-def points_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the binary cross-entropy of each class besides background, over labelled points.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (..., outputs).
-    labels : Tensor
-        (...) class indices, or ``IGNORE``.
-    """
-    known = (labels != IGNORE)[..., None]
-    truth = F.one_hot(labels.clamp(min=0), logits.shape[-1] + 1)[..., 1:].float()
-    clean = logits.float().masked_fill(~known, 0)
-    each = F.binary_cross_entropy_with_logits(clean, truth, reduction="none") * known
-    return each.sum() / (known.sum() * logits.shape[-1]).clamp(min=1)
 
 
 def map_loss(logits: Tensor, overviews: Sequence[Overview]) -> Tensor:
