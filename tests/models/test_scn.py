@@ -23,18 +23,26 @@ from napari_memseg.models.losses import masked_sigmoid_cross_entropy
 from napari_memseg.models.reach import Span, exact_reach
 from napari_memseg.models.registry import create_model
 from napari_memseg.models.scn import Scn
-from napari_memseg.models.scn_parts import (
+from napari_memseg.models.scn_crop import (
     MOST_LOCALISED,
     MOST_SEGMENTED,
-    SpatialNets,
-    UNet,
-    cubic_weights,
-    doubt,
+    enlarge,
     fit_area,
     fitted,
+    pack,
+    unpack,
+    vector_length,
+)
+from napari_memseg.models.scn_parts import (
+    SpatialNets,
+    UNet,
+    centred,
+    cubic_weights,
+    doubt,
     fuse,
     log_shares,
     pad_to,
+    penalty,
     quadruple_cubic,
     quarter,
     salt_and_pepper,
@@ -261,7 +269,39 @@ def test_an_odd_end_leaves_the_grid_before_it_alone():
     assert torch.equal(odd, even[:, :, :7, :, :5])
 
 
-# Losses.
+def test_the_middle_of_the_window_is_zero_to_the_u_nets():
+    assert centred(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
+    models = [thin(), thin(mode="crop")]
+    nets = [net for model in models for net in (model.network.local, *model.network.spatial.nets)]
+    seen = []
+    for net in (*nets, models[1].localiser):
+        net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, :1]))
+    for model in models:
+        toys.whole_volume(model, np.zeros((16, 16, 16), np.float32))
+        model.logits(torch.zeros(1, 1, 16, 16, 16))
+    assert len(seen) == 4 + 1 + 4 + 1 + 4 + 4
+    assert all((image == -1).any() and ((image == -1) | (image == 0)).all() for image in seen)
+
+
+# Losses and recipes.
+
+
+def test_the_recipes_are_the_published_ones():
+    phases = thin(mode="crop").training_plan()
+    assert [phase.recipe.learning_rate for phase in phases] == [1e-5, 1e-4]
+    for recipe in (phase.recipe for phase in phases):
+        assert (recipe.optimizer, recipe.schedule, recipe.batch) == ("adam", "constant", 1)
+        assert (recipe.average, recipe.weight_decay) == (0.999, 0)
+
+
+def test_the_penalty_is_on_the_squares_of_3_x_3_x_3_kernels_alone():
+    net = thin().network.local
+    penalty(net).backward()
+    for p in net.parameters():
+        if p.shape[2:] == (3, 3, 3):
+            torch.testing.assert_close(p.grad, 2e-6 * p.detach())
+        else:
+            assert p.grad is None
 
 
 def test_generalised_dice_weighs_small_labels_up():
@@ -318,6 +358,9 @@ def seeing(threshold, **arguments):
             for conv in (block[0], block[3]):
                 nn.init.zeros_(conv.weight)
                 conv.weight.data[0, 0, 1, 1, 1] = 1
+        first = net.contracting[0][0]  # which undoes what is done to grey values
+        first.weight.data *= 0.5
+        first.bias.data += 0.5
     _answer(model.localiser.head, (-50, 50), threshold)
     _answer(model.network.local.head, (-50, 50, 0), threshold)
     model.network.local.head.bias.data[2] = -50
@@ -344,11 +387,10 @@ def test_the_bright_box_in_an_empty_volume_is_found(tmp_path):
     model, data = seeing(0.5), bright_box((41, 50, 63), BRIGHT)
     arrays = toys.all_arrays(model, data)
     assert (arrays[SCORES].argmax(0) == (data > 0.5)).all()
-    shares = arrays["overview"]
     outside = np.ones(data.shape, bool)
     outside[BRIGHT.grow((8, 8, 8)).slices] = False
-    assert (shares[0][outside] == 1).all()
-    assert not shares[1:, outside].any()
+    assert (arrays[SCORES][0][outside] == 0).all()
+    assert (arrays[SCORES][1:, outside] < -18).all()
     plan = plan_of(model, data, tmp_path, tile=(16, 16, 16), confidence=True)
     run(plan, data)
     assert (labels_of(plan) == expected(model, data)).all()
@@ -381,11 +423,70 @@ def test_no_network_sees_more_than_fits():
     model = seeing(0.5)
     for net in (model.localiser, model.network):
         net.register_forward_pre_hook(lambda net, inputs: seen.__setitem__(net, inputs[0].shape[2:]))
-    scores = toys.whole_volume(model, np.ones((40, 600, 100), np.float32))
-    assert scores.shape == (3, 40, 600, 100)
+    scores = toys.whole_volume(model, np.ones((30, 192, 60), np.float32))
+    assert scores.shape == (3, 30, 192, 60)
     assert (scores.argmax(0) == 1).all()
-    assert seen[model.localiser] == (8, MOST_LOCALISED[1], 16)
-    assert seen[model.network] == (12, MOST_SEGMENTED[1], 24)
+    assert seen[model.localiser] == (16, MOST_LOCALISED[1], 28)
+    assert seen[model.network] == (24, MOST_SEGMENTED[1], 40)
+
+
+def test_what_would_be_shrunk_too_much_is_refused_with_a_level_to_take():
+    with pytest.raises(InputError, match=r"12 x 600 x 8 .* 160 x 128 x 160.*1\.5.*coarser by 2"):
+        toys.whole_volume(seeing(0.5), np.ones((12, 600, 8), np.float32))
+
+
+def test_the_overview_takes_the_room_of_the_largest_crop_whatever_the_volume():
+    overview, _ = thin(mode="crop").stages
+    (writes,) = overview.writes
+    assert (writes.vector, writes.dtype) == (True, "float32")
+    assert writes.channels == vector_length(3) == 6 + 3 * 160 * 128 * 160
+
+
+CROPPED = Box((3, 40, 7), (41, 231, 19))
+
+
+def crop_of(box):
+    return fuse(rand(1, 3, *fitted(box.shape, MOST_SEGMENTED)), torch.zeros(1))[0]
+
+
+def test_a_vector_holds_a_crop_and_where_it_lies():
+    shape, shares = (50, 240, 20), crop_of(CROPPED)
+    found, box = unpack(pack(shares, CROPPED, shape), 3, shape)
+    assert box == CROPPED
+    assert torch.equal(found, shares)
+
+
+def test_a_vector_of_zeros_is_read_as_well():
+    shares, box = unpack(torch.zeros(vector_length(3)), 3, (50, 240, 20))
+    assert box == Box.whole((50, 240, 20))
+    assert log_shares(enlarge(shares, box, Box((0, 0, 0), (5, 5, 5)))).isfinite().all()
+
+
+def test_a_crop_is_enlarged_linearly_and_is_background_around():
+    shares, whole = crop_of(CROPPED), Box.whole((50, 240, 20))
+    found = enlarge(shares, CROPPED, whole)
+    linear = F.interpolate(shares[None], size=CROPPED.shape, mode="trilinear", align_corners=False)[0]
+    torch.testing.assert_close(found[(..., *CROPPED.slices)], linear)
+    found[(..., *CROPPED.slices)] = torch.tensor([1.0, 0, 0])[:, None, None, None]
+    assert (found == torch.tensor([1.0, 0, 0])[:, None, None, None]).all()
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (0, 32, 0), (32, 208, 16), (0, 0, 19)])
+def test_a_tile_of_what_is_enlarged_is_a_crop_of_the_whole(start):
+    shares, whole = crop_of(CROPPED), Box.whole((50, 240, 20))
+    tile = Box.at(start, (32, 32, 16)).clip(whole.shape)
+    torch.testing.assert_close(
+        enlarge(shares, CROPPED, tile), enlarge(shares, CROPPED, whole)[(..., *tile.slices)]
+    )
+
+
+def test_a_shrunk_crop_comes_out_of_tiles_as_of_the_whole(tmp_path):
+    model, data = seeing(0.5), bright_box((22, 190, 21), Box((5, 9, 6), (17, 183, 15)))
+    plan = plan_of(model, data, tmp_path, tile=(16, 32, 16))
+    run(plan, data)
+    found = labels_of(plan)
+    assert (found == expected(model, data)).all()
+    assert (found != (data > 0.5)).mean() < 0.03
 
 
 @pytest.mark.parametrize(
@@ -440,6 +541,15 @@ def test_each_phase_trains_its_own_part_and_leaves_the_other():
         trained |= found
     assert trained == {name for name, _ in model.named_parameters()}
     assert [phase.name for phase in model.training_plan()] == ["localisation", "segmentation"]
+
+
+@torch.no_grad()
+def test_the_penalty_is_a_part_of_either_loss():
+    model = thin(mode="crop")
+    for (phase, batch), network in zip(batches(model), (model.localiser, model.network), strict=True):
+        loss = phase.step(batch)
+        assert loss.parts["penalty"] == pytest.approx(float(penalty(network)))
+        assert float(loss.value) == pytest.approx(sum(loss.parts.values()))
 
 
 def test_a_volume_without_an_opinion_teaches_nothing():

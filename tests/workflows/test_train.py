@@ -240,6 +240,39 @@ def start(pair, out: Path) -> subprocess.Popen:
     )
 
 
+SYSTEMS = {
+    "cascade": ("cascade", {"widths": [4, 4], "standard": 8}),
+    "scn, tiled": ("scn", {"widths": [3, 2]}),
+    "scn, crop": ("scn", {"widths": [3, 2], "mode": "crop"}),
+    "oss_net": ("oss_net", {"width": 16, "encoder_widths": [4, 4], "training_points": 64}),
+    "distill_dsm": ("distill_dsm", {"widths": [8, 8], "axes": "zyx"}),
+    "sau_net": ("sau_net", {"width": 4}),
+}
+"""The published systems, narrow."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "arguments"), SYSTEMS.values(), ids=SYSTEMS)
+def test_a_published_system_is_trained_in_all_its_phases_and_goes_on_where_it_stopped(
+    pair, tmp_path, architecture, arguments
+):
+    how = {"architecture": architecture, "arguments": arguments, "learning": learning(patch=(32, 32, 32))}
+    at_once, twice = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    told = [step.stage for step in train(job(pair, at_once, **how))]
+    last = [stage for stage in told if stage.startswith("train ")][-1]
+    steps = train(job(pair, twice, **how))
+    for step in steps:
+        if (step.stage, step.done) == (last, 2):
+            steps.close()
+            break
+    again = [step.stage for step in train(job(pair, twice, resume=True, **how))]
+    assert again.count(last) == 2
+    assert set(again) <= {last, last.replace("train", "prepare"), "train"}
+    one, two = read_card(at_once), read_card(twice)
+    assert one.sha256 == two.sha256
+    assert len(one.training) == len(load_checkpoint(at_once)[0].training_plan())
+
+
 @pytest.mark.slow
 def test_a_training_killed_in_each_phase_and_between_ends_with_the_same_weights(pair, tmp_path):
     undisturbed, disturbed = tmp_path / "a" / "toy.safetensors", tmp_path / "b" / "toy.safetensors"

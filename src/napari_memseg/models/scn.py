@@ -10,11 +10,12 @@ are fused by how sure the spatial one is (``models/scn_parts.py``)::
                                                         +--> SCORES
 
     crop    image@1 --> localisation --> box of all that is foreground
-            image@0 --> box, made small --> both at once --> overview --> SCORES
+            image@0 --> box, made to fit --> both at once --> overview (vector) --> SCORES
 
-"crop" is the published way: one pass over what fits 160 x 128 x 160 voxels. "tiled"
-is our extension to volumes of any size. It is exact, since the two parts meet in
-arrays that are small enough to keep; the local part is computed twice rather than stored.
+"crop" is the published way: one pass over what fits 160 x 128 x 160 voxels, at a level
+where the specimen does. "tiled" is our extension to volumes of any size. It is exact, since
+the two parts meet in arrays that are small enough to keep; the local part is computed twice
+rather than stored.
 
 Thaler, Payer, Bischof and Štern (FLARE 2021), arXiv:2111.13630
 """
@@ -26,7 +27,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, zyx
@@ -41,16 +41,24 @@ from napari_memseg.models.base import (
     Where,
     Writes,
 )
-from napari_memseg.models.blocks import pad_to_box
+from napari_memseg.models.blocks import pad_to_box, size_of
 from napari_memseg.models.plain import IMAGE
 from napari_memseg.models.reach import effective_reach, exact_reach, round_up
-from napari_memseg.models.scn_parts import (
-    CUBIC_REACH,
+from napari_memseg.models.scn_crop import (
     MOST_LOCALISED,
     MOST_SEGMENTED,
+    enlarge,
+    fit_area,
+    pack,
+    require_scale,
+    unpack,
+    vector_length,
+)
+from napari_memseg.models.scn_parts import (
+    CUBIC_REACH,
     Configuration,
     UNet,
-    fit_area,
+    centred,
     fuse,
     log_shares,
     pad_to,
@@ -88,7 +96,8 @@ class Scn(Model):
         What it tells apart. With two, background included, the spatial part has no other organ to go by.
     mode : str
         "tiled", for volumes of any size, or "crop": the foreground is found first, and segmented in one
-        pass at a size that fits 160 x 128 x 160 voxels.
+        pass of at most 160 x 128 x 160 voxels. It learns from patches of that size as they are, so train and
+        segment at a level where the specimen fits: what is longer is shrunk by up to 1.5, then refused.
     widths : (local, spatial)
         Channels of the U-Nets' maps.
     levels : (local, spatial)
@@ -107,7 +116,8 @@ class Scn(Model):
     paper: ClassVar[str] = "Thaler et al., FLARE 2021, arXiv:2111.13630"
     advice: ClassVar[str] = (
         "Take it for several organs that always lie alike: the smallest 3D network, and one that needs other "
-        'organs to go by. mode="crop" is a quick overview, best at a level where the specimen has 160 voxels.'
+        'organs to go by. mode="crop" is a quick overview, to learn and to use at a level where the specimen '
+        "fits 160 x 128 x 160 voxels."
     )
 
     def __init__(
@@ -159,12 +169,12 @@ class Scn(Model):
     def logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map an image (N, 1, z, y, x) to local and to spatial logits (N, n, z, y, x).
 
-        In mode "crop" with zeros around it, as published, up to a multiple of 32.
+        In mode "crop" with the middle of the window around it, up to a multiple of 32; published is air.
         """
         if self.mode == TILED:
-            local, spatial = self.network(image)
+            local, spatial = self.network(centred(image))
             return local, spatial
-        padded, inside = pad_to(image, max(_local_grid(self), _spatial_grid(self)))
+        padded, inside = pad_to(centred(image), max(_local_grid(self), _spatial_grid(self)))
         local, spatial = self.network(padded)
         return local[(..., *inside)], spatial[(..., *inside)]
 
@@ -203,41 +213,44 @@ class Scn(Model):
             ScnStage(
                 name="overview",
                 reads=(Reads(array=IMAGE, whole=True), Reads(array=HALF, whole=True)),
-                writes=(Writes(array=OVERVIEW, dtype="float16", channels=n),),
+                writes=(Writes(array=OVERVIEW, channels=vector_length(n), vector=True),),
                 whole=True,
                 run=self._overview,
             ),
             ScnStage(
                 name="labels",
-                reads=(Reads(array=OVERVIEW),),
+                reads=(Reads(array=QUARTER), Reads(array=OVERVIEW, whole=True)),  # the image says where
                 writes=(Writes(array=SCORES, channels=n),),
-                run=_scores,
+                run=self._enlarged,
             ),
         )
 
     def _local_maps(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
-        return quarter(self.network.local(inputs[IMAGE]).float().sigmoid())
+        return quarter(self.network.local(centred(inputs[IMAGE])).float().sigmoid())
 
     def _spatial_logits(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
-        logits: Tensor = self.network.spatial(inputs[QUARTER], inputs[MAPS].float())
+        logits: Tensor = self.network.spatial(centred(inputs[QUARTER]), inputs[MAPS].float())
         return logits
 
     def _fused(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
-        local, cells = self.network.local(inputs[IMAGE]), inputs[LOGITS]
+        local, cells = self.network.local(centred(inputs[IMAGE])), inputs[LOGITS]
         tiles = zip(_each(local), _each(cells), where, strict=True)
         return torch.cat([_fuse_tile(*tile) for tile in tiles])
 
     def _overview(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
-        """Return shares (N, n, z, y, x) in float16: certain background outside the foreground's box."""
-        image, n = inputs[IMAGE], len(self.classes)
-        shares = image.new_zeros((len(image), n, *image.shape[2:]), dtype=torch.float16)
-        shares[:, 0] = 1
-        for one, half, out in zip(_each(image), _each(inputs[HALF]), shares, strict=True):
-            box = self.find_foreground(half, zyx(one.shape[2:]))
-            found = fuse(*self.logits(fit_area(one[(..., *box.slices)], MOST_SEGMENTED)))
-            for label in range(n):  # one by one, for in float32 they are large
-                out[(label, *box.slices)] = _enlarge(found[:, label, None], box.shape)[0, 0]
-        return shares
+        """Return vectors (N, length): the foreground's box and what lies where in it."""
+        volumes = zip(_each(inputs[IMAGE]), _each(inputs[HALF]), strict=True)
+        return torch.stack([self._crop(*volume) for volume in volumes])
+
+    def _crop(self, image: Tensor, half: Tensor) -> Tensor:
+        box = self.find_foreground(half, size_of(image))
+        require_scale(box)
+        shares = fuse(*self.logits(fit_area(image[(..., *box.slices)], MOST_SEGMENTED)))
+        return pack(shares[0], box, size_of(image))
+
+    def _enlarged(self, inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
+        crops = [unpack(v, len(self.classes), w.shape) for v, w in zip(inputs[OVERVIEW], where, strict=True)]
+        return log_shares(torch.stack([enlarge(*crop, w.box) for crop, w in zip(crops, where, strict=True)]))
 
     def find_foreground(self, half: Tensor, shape: Zyx) -> Box:
         """Return the box of all that is foreground, with a margin; all of the volume if nothing is.
@@ -266,7 +279,7 @@ class Scn(Model):
             raise InputError(
                 f'Only mode="{CROP}" looks for the foreground, and this network is "{self.mode}".'
             )
-        padded, inside = pad_to(image, _local_grid(self))
+        padded, inside = pad_to(centred(image), _local_grid(self))
         logits: Tensor = self.localiser(padded)[(..., *inside)]
         return logits
 
@@ -287,10 +300,6 @@ class ScnStage:
         return {self.writes[0].array: self.run(inputs, where)}
 
 
-def _scores(inputs: dict[str, Tensor], where: Sequence[Where]) -> Tensor:
-    return log_shares(inputs[OVERVIEW].float())
-
-
 def _fuse_tile(local: Tensor, cells: Tensor, where: Where) -> Tensor:
     """Return the scores of one tile: local logits of its box, spatial ones of the cells around its core."""
     voxels = where.boxes[LOGITS].refine(BY_4)
@@ -298,10 +307,6 @@ def _fuse_tile(local: Tensor, cells: Tensor, where: Where) -> Tensor:
     spatial = quadruple_cubic(cells)[(..., *shared.relative_to(voxels.start).slices)]
     shares = fuse(local[(..., *shared.relative_to(where.box.start).slices)], spatial)
     return pad_to_box(log_shares(shares), shared, where.box)
-
-
-def _enlarge(share: Tensor, size: Zyx) -> Tensor:
-    return F.interpolate(share, size=size, mode="trilinear", align_corners=False)
 
 
 def _each(batch: Tensor) -> tuple[Tensor, ...]:

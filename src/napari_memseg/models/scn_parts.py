@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.models.blocks import double_linear, size_of
 
 if TYPE_CHECKING:
@@ -44,10 +43,8 @@ NOISE_RATE = 0.01
 """Of salt-and-pepper noise on these maps."""
 NOISE_SCALES = (1, 2, 4, 8)
 """Edges of the blocks, in cells, that salt-and-pepper noise comes in."""
-MOST_SEGMENTED: Zyx = (160, 128, 160)
-"""The largest crop that is segmented in one pass, in voxels."""
-MOST_LOCALISED: Zyx = (256, 80, 80)
-"""The largest overview in which the foreground is looked for, in voxels."""
+PENALTY = 1e-6
+"""Weight of the squared kernels in the loss."""
 _TRUNCATED = 0.87962566103423978
 """Standard deviation of a standard normal that is cut off at 2."""
 
@@ -145,7 +142,7 @@ class SpatialNets(nn.Module):
         )
 
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:
-        """Map an image (N, 1, z, y, x) and maps (N, n, z, y, x), both coarse, to logits (N, n, z, y, x)."""
+        """Map a ``centred`` image (N, 1, z, y, x) and maps (N, n, z, y, x), coarse, to logits like them."""
         labels = maps.shape[1]
         seen = (torch.cat([image, maps[:, _others(label, labels)]], 1) for label in range(labels))
         return torch.cat([net(x) for net, x in zip(self.nets, seen, strict=True)], 1)
@@ -178,7 +175,7 @@ class Configuration(nn.Module):
         self.spatial = SpatialNets(labels, widths[1], levels[1], dropout)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Map an image (N, 1, z, y, x) of any size to local and to spatial logits (N, n, z, y, x).
+        """Map a ``centred`` image (N, 1, z, y, x) of any size to local and to spatial logits (N, n, z, y, x).
 
         The spatial part teaches the local one nothing. While it learns, its inputs are disturbed.
         """
@@ -194,6 +191,21 @@ class Configuration(nn.Module):
 def _first(size: Sequence[int]) -> tuple[Any, ...]:
     """Return the index of as many voxels from the first."""
     return (..., *(slice(n) for n in size))
+
+
+def centred(image: Tensor) -> Tensor:
+    """Map grey values of the window, from [0, 1] to [-1, 1], as these U-Nets know them.
+
+    Zeros, which convolutions and crops have around them and which dropout leaves of an image, are then the
+    middle of the window, not its end.
+    """
+    return 2 * image - 1
+
+
+def penalty(network: nn.Module) -> Tensor:
+    """Return 1e-6 times the sum of squared 3 x 3 x 3 kernels; biases and the 1 x 1 x 1 heads are free."""
+    kernels = [p for p in network.parameters() if p.shape[2:] == (3, 3, 3)]
+    return PENALTY * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
 
 
 def halve_mean(x: Tensor) -> Tensor:
@@ -279,19 +291,6 @@ def salt_and_pepper(maps: Tensor, rate: float) -> Tensor:
         drawn = F.interpolate(drawn, scale_factor=scale, mode="nearest")[_first(maps.shape[2:])]
         maps = torch.where(drawn < rate, (drawn < rate / 2).to(maps.dtype), maps)
     return maps
-
-
-def fit_area(image: Tensor, most: Zyx) -> Tensor:
-    """Resample (N, C, z, y, x) by area so that it fits ``most`` voxels (z, y, x); what fits stays."""
-    size = zyx(image.shape[2:])
-    smaller = fitted(size, most)
-    return image if smaller == size else F.adaptive_avg_pool3d(image, smaller)
-
-
-def fitted(size: Zyx, most: Zyx) -> Zyx:
-    """Return ``size`` made smaller, all axes alike, so that it fits ``most``; an axis keeps one voxel."""
-    times = max(1.0, *(n / m for n, m in zip(size, most, strict=True)))
-    return zyx(max(round(n / times), 1) for n in size)
 
 
 def pad_to(x: Tensor, multiple: int) -> tuple[Tensor, tuple[Any, ...]]:

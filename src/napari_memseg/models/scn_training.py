@@ -9,6 +9,8 @@ looks at what the local one made, but teaches it nothing on that way::
 
     foreground of the whole volume, halved --> generalised Dice     mode "crop"
 
+To either comes a penalty on the squared 3 x 3 x 3 kernels, where anything is labelled.
+
 Thaler, Payer, Bischof and Štern (FLARE 2021), arXiv:2111.13630
 """
 
@@ -20,15 +22,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.geometry import Zyx
 from napari_memseg.models.base import Batch, Loss, Overview, Recipe, SampleSpec, Stage, Where
-from napari_memseg.models.blocks import pad_to_box
+from napari_memseg.models.blocks import pad_to_box, size_of
 from napari_memseg.models.classes import IGNORE
 from napari_memseg.models.losses import masked_sigmoid_cross_entropy
-from napari_memseg.models.scn_parts import LEAST, MOST_LOCALISED, fit_area, fuse, log_shares
+from napari_memseg.models.scn_crop import MOST_LOCALISED, fit_area
+from napari_memseg.models.scn_parts import LEAST, fuse, log_shares, penalty
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -38,8 +41,9 @@ if TYPE_CHECKING:
 RARE = 1e-4
 """Added to the squared size of a label, whose inverse is its weight."""
 SEGMENTATION = Recipe(
-    learning_rate=1e-4, batch=1, weight_decay=1e-6, optimizer="adam", schedule="constant", average=0.999
+    learning_rate=1e-4, batch=1, weight_decay=0.0, optimizer="adam", schedule="constant", average=0.999
 )
+"""As published; its penalty is a part of the loss."""
 LOCALISATION = replace(SEGMENTATION, learning_rate=1e-5)
 BY_2: Zyx = (2, 2, 2)
 WHOLE = SampleSpec(patch=(32, 32, 32), overview=1)
@@ -48,7 +52,14 @@ WHOLE = SampleSpec(patch=(32, 32, 32), overview=1)
 
 @dataclass(frozen=True, slots=True)
 class SegmentationPhase:
-    """Local and spatial part together, over patches."""
+    """Local and spatial part together, over patches of the working level as they are.
+
+    In mode "crop" they are as large as the largest crop. Published are crops of the true box, shrunk where
+    they do not fit; see ``scn_crop.require_scale``.
+
+    Published is to clip gradients at 5 times the moving average of their norm. That is not built: the loop
+    clips them at a norm of 12, as for every network.
+    """
 
     model: Scn
     name: str = "segmentation"
@@ -72,17 +83,14 @@ class SegmentationPhase:
             "dice": generalised_dice(shares, batch.labels),
             "local": masked_sigmoid_cross_entropy(local, batch.labels),
             "spatial": masked_sigmoid_cross_entropy(spatial, batch.labels),
+            "penalty": penalty(self.model.network) * (batch.labels != IGNORE).any(),
         }
-        return Loss(
-            value=torch.stack(list(terms.values())).sum(),
-            scores=log_shares(shares),
-            parts={name: float(term.detach()) for name, term in terms.items()},
-        )
+        return _sum(terms, log_shares(shares))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalisationPhase:
-    """Foreground against background, over the whole of a volume."""
+    """Foreground against background, over the whole of a volume; clipped as ``SegmentationPhase``."""
 
     model: Scn
     localiser: UNet
@@ -97,15 +105,25 @@ class LocalisationPhase:
 
     def step(self, batch: Batch) -> Loss:
         """Compare the foreground of whole volumes with all labels that there are."""
-        samples = zip(batch.overviews, batch.labels, batch.where, strict=True)
-        return Loss(value=torch.stack([self.compare(*sample) for sample in samples]).mean())
+        images = [fit_area(overview.image[None], MOST_LOCALISED) for overview in batch.overviews]
+        shares = [self.model.localise(image).float().softmax(1) for image in images]
+        seen = [_seen(*sample) for sample in zip(batch.overviews, batch.labels, batch.where, strict=True)]
+        targets = [_target(one, size_of(image)) for one, image in zip(seen, images, strict=True)]
+        terms = {
+            "dice": torch.stack(
+                [generalised_dice(*pair) for pair in zip(shares, targets, strict=True)]
+            ).mean(),
+            "penalty": penalty(self.localiser) * torch.stack([one.any() for one in seen]).any(),
+        }
+        return _sum(terms)
 
-    def compare(self, overview: Overview, labels: Tensor, where: Where) -> Tensor:
-        """Return the loss of one volume, from its overview and a patch of its labels (z, y, x)."""
-        image = fit_area(overview.image[None], MOST_LOCALISED)
-        seen = F.adaptive_max_pool3d(_seen(overview, labels, where), zyx(image.shape[2:])).bool()
-        target = torch.where(seen[1], 1, torch.where(seen[0], 0, IGNORE))
-        return generalised_dice(self.model.localise(image).float().softmax(1), target[None])
+
+def _sum(terms: Mapping[str, Tensor], scores: Tensor | None = None) -> Loss:
+    return Loss(
+        value=torch.stack(list(terms.values())).sum(),
+        scores=scores,
+        parts={name: float(term.detach()) for name, term in terms.items()},
+    )
 
 
 def _seen(overview: Overview, labels: Tensor, where: Where) -> Tensor:
@@ -119,6 +137,12 @@ def _seen(overview: Overview, labels: Tensor, where: Where) -> Tensor:
     here = pad_to_box(torch.stack([labels == 0, labels > 0]).float(), where.box, cells.refine(BY_2))
     seen[inside] = torch.maximum(seen[inside], F.max_pool3d(here, 2))
     return seen
+
+
+def _target(seen: Tensor, size: Zyx) -> Tensor:
+    """Return labels (1, z, y, x) of that size: foreground where any is seen."""
+    background, foreground = F.adaptive_max_pool3d(seen, size).bool()
+    return torch.where(foreground, 1, torch.where(background, 0, IGNORE))[None]
 
 
 def generalised_dice(shares: Tensor, labels: Tensor) -> Tensor:
