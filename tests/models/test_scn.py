@@ -426,8 +426,8 @@ def test_no_network_sees_more_than_fits():
     scores = toys.whole_volume(model, np.ones((30, 192, 60), np.float32))
     assert scores.shape == (3, 30, 192, 60)
     assert (scores.argmax(0) == 1).all()
-    assert seen[model.localiser] == (16, MOST_LOCALISED[1], 28)
-    assert seen[model.network] == (24, MOST_SEGMENTED[1], 40)
+    assert seen[model.localiser] == (12, MOST_LOCALISED[1], 28)
+    assert seen[model.network] == (20, MOST_SEGMENTED[1], 40)
 
 
 def test_what_would_be_shrunk_too_much_is_refused_with_a_level_to_take():

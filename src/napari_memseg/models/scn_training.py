@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_memseg.geometry import Zyx
 from napari_memseg.models.base import Batch, Loss, Overview, Recipe, SampleSpec, Stage, Where
 from napari_memseg.models.blocks import pad_to_box, size_of
 from napari_memseg.models.classes import IGNORE
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from napari_memseg.geometry import Zyx
     from napari_memseg.models.scn import Scn
     from napari_memseg.models.scn_parts import UNet
 
@@ -108,14 +108,9 @@ class LocalisationPhase:
         images = [fit_area(overview.image[None], MOST_LOCALISED) for overview in batch.overviews]
         shares = [self.model.localise(image).float().softmax(1) for image in images]
         seen = [_seen(*sample) for sample in zip(batch.overviews, batch.labels, batch.where, strict=True)]
-        targets = [_target(one, size_of(image)) for one, image in zip(seen, images, strict=True)]
-        terms = {
-            "dice": torch.stack(
-                [generalised_dice(*pair) for pair in zip(shares, targets, strict=True)]
-            ).mean(),
-            "penalty": penalty(self.localiser) * torch.stack([one.any() for one in seen]).any(),
-        }
-        return _sum(terms)
+        each = [generalised_dice(s, _target(one, size_of(s))) for s, one in zip(shares, seen, strict=True)]
+        known = torch.stack([one.any() for one in seen]).any()
+        return _sum({"dice": torch.stack(each).mean(), "penalty": penalty(self.localiser) * known})
 
 
 def _sum(terms: Mapping[str, Tensor], scores: Tensor | None = None) -> Loss:
