@@ -51,9 +51,7 @@ def test_samples_bring_it_where_the_phase_asks_for_it():
     index = index_labels([volume], CLASSES)
     held = np.arange(len(index)) == 0
     common = {"spec": spec, "classes": CLASSES, "window": WINDOW}
-    sampler = PatchSampler(
-        volumes=[volume], index=index.take(~held), held=index.take(held), mirror=frozenset("zyx"), **common
-    )
+    sampler = PatchSampler(volumes=[volume], index=index.take(~held), held=index.take(held), **common)
     batch = sampler.batch(0, 3)
     assert len(batch.overviews) == 3
     expected = overview_of(volume, 1, CLASSES, WINDOW, index.take(held).boxes(0))
@@ -62,3 +60,23 @@ def test_samples_bring_it_where_the_phase_asks_for_it():
     scored = next(Validation(volumes=[volume], cells=index.take(held), **common).samples())
     assert torch.equal(scored.overview.image, expected.image)
     assert not scored.overview.presence.any()
+
+
+def test_a_flipped_sample_is_one_of_the_flipped_volume():
+    volume, spec = labelled(), SampleSpec(patch=(8, 8, 8), overview=0)
+    index = index_labels([volume], CLASSES)
+    nothing = index.take(np.zeros(len(index), bool))
+    sampler = PatchSampler(
+        volumes=[volume],
+        index=index,
+        held=nothing,
+        spec=spec,
+        classes=CLASSES,
+        window=WINDOW,
+        mirror=frozenset("zyx"),
+    )
+    batch = sampler.batch(0, 16)
+    plain = overview_of(volume, 0, CLASSES, WINDOW, []).image
+    assert sum(not torch.equal(one.image, plain) for one in batch.overviews) > 4, "some are flipped"
+    for image, where, one in zip(batch.image, batch.where, batch.overviews, strict=True):
+        assert torch.equal(one.image[(slice(None), *where.box.slices)], image)

@@ -141,15 +141,16 @@ class Stepper:
 
     def _forward(self, batch: Batch) -> Loss:
         layout = torch.channels_last_3d if self.device.type == "cpu" else torch.contiguous_format
+        moved = {
+            id(one): replace(one, image=one.image.to(self.device), presence=one.presence.to(self.device))
+            for one in batch.overviews
+        }
         here = replace(
             batch,
             image=batch.image.to(self.device, memory_format=layout),
             labels=batch.labels.to(self.device),
             arrays={name: array.to(self.device) for name, array in batch.arrays.items()},
-            overviews=[
-                replace(one, image=one.image.to(self.device), presence=one.presence.to(self.device))
-                for one in batch.overviews
-            ],
+            overviews=[moved[id(one)] for one in batch.overviews],
             frequencies=None if batch.frequencies is None else batch.frequencies.to(self.device),
         )
         mixed = self.precision != torch.float32

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from napari_memseg.models.intensity import Window
     from napari_memseg.training.sources import TrainingVolume
 
-MOST_VOXELS = 2**27
-"""Of an overview."""
+MOST_VOXELS = 2**25
+"""Of an overview; those of all volumes are kept."""
 
 
 def overview_of(

@@ -33,6 +33,7 @@ from napari_memseg.training.samples import (
     expanded,
     flippable,
     mask_out,
+    mirrored,
 )
 
 if TYPE_CHECKING:
@@ -169,17 +170,24 @@ class PatchSampler:
         return self._change(replace(sample, margin=margin, overview=self._overview(number)), volume, rng)
 
     def _change(self, sample: Sample, volume: TrainingVolume, rng: np.random.Generator) -> Sample:
-        """Augment a patch, and all that belongs to it alike."""
-        allowed = self.mirror & flippable(volume, self.spec.arrays, sample.where.box)
-        if sample.overview is not None:  # which is not flipped
-            allowed = frozenset()
-        axes = draw_flips(allowed, rng)
+        """Augment a patch, and all that belongs to it alike.
+
+        With an overview the volume as a whole is flipped, and grey values stay: they would differ from its.
+        """
+        axes = draw_flips(self.mirror & flippable(volume, self.spec.arrays, sample.where.box), rng)
+        change = self.augment and sample.overview is None
         return replace(
             sample,
-            image=flip(change_greys(sample.image, rng) if self.augment else sample.image, axes),
+            image=flip(change_greys(sample.image, rng) if change else sample.image, axes),
             labels=flip(sample.labels, axes),
             arrays={name: flip(array, axes) for name, array in sample.arrays.items()},
+            where=mirrored(sample.where, axes) if sample.overview is not None else sample.where,
+            overview=None if sample.overview is None else _flipped(sample.overview, axes),
         )
+
+
+def _flipped(overview: Overview, axes: tuple[int, ...]) -> Overview:
+    return replace(overview, image=flip(overview.image, axes), presence=flip(overview.presence, axes))
 
 
 def draw_voxel(

@@ -84,6 +84,15 @@ def _around(data: Tensor, have: Box, want: Box, fill: int) -> Tensor:
     return out
 
 
+def mirrored(where: Where, axes: tuple[int, ...]) -> Where:
+    """Return where a patch lies once its volume was flipped along axes, counted from the last (-3 is z)."""
+    start, stop = list(where.box.start), list(where.box.stop)
+    for axis in axes:
+        start[axis], stop[axis] = where.shape[axis] - stop[axis], where.shape[axis] - start[axis]
+    box = Box(zyx(start), zyx(stop))
+    return replace(where, box=box, boxes=dict.fromkeys(where.boxes, box))
+
+
 def array_box(source: ArraySource, box: Box) -> Box | None:
     """Return the voxels of an array that a box touches, in the array's own voxels; None for a vector."""
     if len(source.shape) == 1:
