@@ -200,7 +200,15 @@ def test_a_batch_that_is_asked_for_fits_as_a_whole(planned):
 
 def test_a_slow_network_gets_tiles_that_are_seen_soon(planned):
     plan = planned(Costs(seconds=lambda plan: 1e-5))
-    assert largest_box(plan) * 1e-5 <= fit.PATIENCE["cpu"]
+    assert largest_box(plan) * 1e-5 <= 2 * fit.PATIENCE["cpu"]
+
+
+def test_patience_grows_where_small_tiles_would_cost_half_as_much_again():
+    ways = {"small": (5.0, 300.0), "middle": (20.0, 140.0), "large": (90.0, 100.0)}
+    of_a_tile, of_all = ({way: pair[n] for way, pair in ways.items()} for n in (0, 1))
+    assert fit._within(8.0, list(ways), of_a_tile, of_all) == ["small", "middle"]
+    assert fit._within(100.0, list(ways), of_a_tile, of_all) == list(ways)
+    assert fit._within(1.0, ["small"], of_a_tile, of_all) == ["small"]
     assert largest_box(plan) < largest_box(planned(Costs(seconds=lambda plan: 1e-7)))
 
 

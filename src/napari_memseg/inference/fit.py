@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -29,11 +29,14 @@ from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.io.volume import CACHE_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_memseg.inference.control import Control
     from napari_memseg.inference.draft import Draft
     from napari_memseg.inference.plan import Plan
     from napari_memseg.inference.probe import Probe
 
+T = TypeVar("T")
 COMPARED = {"cpu": 64, "cuda": 96}
 """Edge of the tile on which arithmetics are compared, in voxels; a smaller one leaves a GPU idle."""
 SCOUT = 96
@@ -46,6 +49,8 @@ AGREES = 0.999
 """Share of a tile's labels that another arithmetic must leave as they are."""
 PATIENCE = {"cpu": 8.0, "cuda": 1.0}
 """Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
+IMPATIENCE = 1.5
+"""Times as long as it could that a run may take, so that its tiles come soon."""
 SHARE = {"cpu": 0.5, "cuda": 0.85}
 """Of the memory that is free."""
 LEANER = 1.15
@@ -168,8 +173,7 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
     if not probe.bytes:
         return usual.core
     room = _room(usual, draft.config.max_memory_gib, draft.sharers) / MARGIN
-    patience = PATIENCE[_kind(usual)]
-    most = min(room * probe.voxels / probe.bytes, patience * probe.voxels / probe.seconds)
+    most = room * probe.voxels / probe.bytes
     ways = list(product(*(_ways(usual, axis, draft.unit) for axis in range(3))))
     sizes = {way: prod(axis.box for axis in way) * (draft.config.batch or 1) for way in ways}
     fitting = [way for way in ways if sizes[way] <= most]
@@ -187,8 +191,25 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
         + PAGING * need[way] / GIB
         for way in fitting
     }
-    quick = [way for way in fitting if seconds[way] <= LEANER * min(seconds.values())]
+    patience = PATIENCE[_kind(usual)]
+    patient = _within(patience, fitting, {way: sizes[way] * rate for way in fitting}, seconds)
+    quick = [way for way in patient if seconds[way] <= LEANER * min(seconds[way] for way in patient)]
     return zyx(axis.core for axis in min(quick, key=lambda way: (sizes[way], seconds[way])))
+
+
+def _within(
+    patience: float, ways: list[T], of_a_tile: Mapping[T, float], of_all: Mapping[T, float]
+) -> list[T]:
+    """Return the ways whose tiles take no longer than a person waits, or longer where that costs too much.
+
+    Patience grows until the run takes at most ``IMPATIENCE`` times as long as it could.
+    """
+    least = min(of_all[way] for way in ways)
+    while True:
+        patient = [way for way in ways if of_a_tile[way] <= patience]
+        if patient and min(of_all[way] for way in patient) <= IMPATIENCE * least:
+            return patient
+        patience *= 2
 
 
 def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
