@@ -201,6 +201,7 @@ def test_a_batch_that_is_asked_for_fits_as_a_whole(planned):
 def test_a_slow_network_gets_tiles_that_are_seen_soon(planned):
     plan = planned(Costs(seconds=lambda plan: 1e-5))
     assert largest_box(plan) * 1e-5 <= 2 * fit.PATIENCE["cpu"]
+    assert largest_box(plan) < largest_box(planned(Costs(seconds=lambda plan: 1e-7)))
 
 
 def test_patience_grows_where_small_tiles_would_cost_half_as_much_again():
@@ -209,7 +210,6 @@ def test_patience_grows_where_small_tiles_would_cost_half_as_much_again():
     assert fit._within(8.0, list(ways), of_a_tile, of_all) == ["small", "middle"]
     assert fit._within(100.0, list(ways), of_a_tile, of_all) == list(ways)
     assert fit._within(1.0, ["small"], of_a_tile, of_all) == ["small"]
-    assert largest_box(plan) < largest_box(planned(Costs(seconds=lambda plan: 1e-7)))
 
 
 def test_a_tile_that_is_asked_for_and_does_not_fit_is_refused_with_figures(planned):

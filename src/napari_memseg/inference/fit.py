@@ -50,7 +50,7 @@ AGREES = 0.999
 PATIENCE = {"cpu": 8.0, "cuda": 1.0}
 """Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
 IMPATIENCE = 1.5
-"""Times as long as it could that a run may take, so that its tiles come soon."""
+"""Times as long as it could that a run may take, so that its tiles are small."""
 SHARE = {"cpu": 0.5, "cuda": 0.85}
 """Of the memory that is free."""
 LEANER = 1.15
@@ -60,7 +60,7 @@ FEWEST = 8
 PER_TILE = 0.004
 """Seconds that a tile takes beside its voxels, to be stored and noted (measured with a null network)."""
 MODEST = 3 * GIB
-"""Bytes that a tile takes of the host's memory at most, unless more is allowed: others need it too."""
+"""Bytes of the host's memory that a tile takes, unless less costs much time: others need it too."""
 MARGIN = 1.1
 """What is forecast for another tile than the measured one is taken so many times."""
 FEW = 8
@@ -191,25 +191,25 @@ def _best_core(draft: Draft, arithmetic: Arithmetic, probe: Probe) -> Zyx:
         + PAGING * need[way] / GIB
         for way in fitting
     }
+    if usual.device == "cpu" and draft.config.max_memory_gib is None:
+        fitting = _within(MODEST / MARGIN, fitting, need, seconds)
     patience = PATIENCE[_kind(usual)]
     patient = _within(patience, fitting, {way: sizes[way] * rate for way in fitting}, seconds)
     quick = [way for way in patient if seconds[way] <= LEANER * min(seconds[way] for way in patient)]
     return zyx(axis.core for axis in min(quick, key=lambda way: (sizes[way], seconds[way])))
 
 
-def _within(
-    patience: float, ways: list[T], of_a_tile: Mapping[T, float], of_all: Mapping[T, float]
-) -> list[T]:
-    """Return the ways whose tiles take no longer than a person waits, or longer where that costs too much.
+def _within(limit: float, ways: list[T], of_a_tile: Mapping[T, float], of_all: Mapping[T, float]) -> list[T]:
+    """Return the ways whose tiles take no more than a limit, which grows where that costs too much time.
 
-    Patience grows until the run takes at most ``IMPATIENCE`` times as long as it could.
+    Until the run takes at most ``IMPATIENCE`` times as long as it could.
     """
     least = min(of_all[way] for way in ways)
     while True:
-        patient = [way for way in ways if of_a_tile[way] <= patience]
+        patient = [way for way in ways if of_a_tile[way] <= limit]
         if patient and min(of_all[way] for way in patient) <= IMPATIENCE * least:
             return patient
-        patience *= 2
+        limit *= 2
 
 
 def _ways(plan: Plan, axis: int, unit: Zyx) -> list[_Axis]:
@@ -234,7 +234,7 @@ def _room(plan: Plan, most_gib: float | None, sharers: int) -> float:
         return max(min(free, most_gib * GIB if most_gib else free) - BRICK_BYTES, 0)
     free = SHARE["cpu"] * _free(sharers)
     if most_gib is None:
-        return min(free, MODEST)
+        return free
     return max(min(free, (most_gib * GIB - settled_bytes() - CACHE_HOLES * CACHE_BYTES) / HOLES), 0)
 
 
