@@ -77,17 +77,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--edge", type=int, default=128)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--report", action="store_true", help="only print what was measured")
     parser.add_argument("--only", nargs="*", choices=list(SETTINGS))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     kept = asked.work / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
-    for data, (pairs, tests) in _data(asked).items():
+    for data, (pairs, tests) in ({} if asked.report else _data(asked)).items():
         for name in asked.only or SETTINGS:
             if f"{data}: {name}" not in results:
                 results[f"{data}: {name}"] = _measured(asked, data, name, pairs, tests)
                 kept.write_text(json.dumps(results, indent=1))
-    for name in SETTINGS:
+    for name in [] if asked.report else SETTINGS:
         if f"costs: {name}" not in results:
             architecture, words = SETTINGS[name]
             results[f"costs: {name}"] = costs_of(architecture, _arguments(words))
