@@ -204,8 +204,8 @@ def test_a_slow_network_gets_tiles_that_are_seen_soon(planned):
     assert largest_box(plan) < largest_box(planned(Costs(seconds=lambda plan: 1e-7)))
 
 
-def test_limits_grow_where_small_tiles_would_take_twice_as_long():
-    ways = {"small": (5.0, 300.0), "middle": (20.0, 190.0), "large": (90.0, 100.0)}
+def test_limits_grow_where_small_tiles_would_take_half_as_long_again():
+    ways = {"small": (5.0, 300.0), "middle": (20.0, 140.0), "large": (90.0, 100.0)}
     of_a_tile, of_all = ({way: pair[n] for way, pair in ways.items()} for n in (0, 1))
     assert fit._within(8.0, list(ways), of_a_tile, of_all) == ["small", "middle"]
     assert fit._within(100.0, list(ways), of_a_tile, of_all) == list(ways)

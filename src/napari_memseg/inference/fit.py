@@ -49,7 +49,7 @@ AGREES = 0.999
 """Share of a tile's labels that another arithmetic must leave as they are."""
 PATIENCE = {"cpu": 8.0, "cuda": 1.0}
 """Seconds for one tile: the first is to be seen soon, and no more than one is lost to a crash."""
-IMPATIENCE = 2.0
+IMPATIENCE = 1.5
 """Times as long as it could that a run may take, so that its tiles are small."""
 SHARE = {"cpu": 0.5, "cuda": 0.85}
 """Of the memory that is free."""
