@@ -96,8 +96,8 @@ class Validation:
             volume, cell = self.volumes[number], self.cells.box(row)
             align = alignment(volume, self.spec.arrays)
             box = centre_patch(self._middle(row), self.spec.patch, volume.shape, align)
-            box, margin = expanded(box, self.spec.expansion)
-            sample = keep_only(cut(volume, box, self.spec.arrays, self.classes, self.window), cell)
+            around, margin = expanded(box, self.spec.expansion)
+            sample = keep_only(cut(volume, around, self.spec.arrays, self.classes, self.window), cell & box)
             yield replace(sample, margin=margin, overview=self._overview(number))
 
     def _overview(self, number: int) -> Overview | None:
