@@ -162,30 +162,27 @@ class _Trainer:
             index, validation, model.classes, most=config.validation_patches, seed=config.seed
         )
         common: dict[str, Any] = {"spec": spec, "classes": model.classes, "window": window}
+        sampler = PatchSampler(
+            volumes=volumes,
+            index=index.take(~held),
+            held=index.take(held),
+            seed=config.seed,
+            mirror=config.mirror,
+            augment=config.augment,
+            **common,
+        )
+        scoring = Validation(volumes=validation or volumes, cells=scored, **common) if len(scored) else None
+        how = _how(config, recipe, spec, checkpoint, window)
+        identity = how | _on_what(volumes, index, validation, scored)
         return cls(
             model=model,
             config=config,
             checkpoint=checkpoint,
-            sampler=PatchSampler(
-                volumes=volumes,
-                index=index.take(~held),
-                held=index.take(held),
-                seed=config.seed,
-                mirror=config.mirror,
-                augment=config.augment,
-                **common,
-            ),
-            validation=Validation(volumes=validation or volumes, cells=scored, **common)
-            if len(scored)
-            else None,
+            sampler=sampler,
+            validation=scoring,
             stepper=Stepper.build(model, phase, recipe, device=device, amp=config.amp),
             recipe=recipe,
-            state=TrainingState(
-                phase=phase.name,
-                identity=_identity(
-                    config, recipe, spec, checkpoint, window, volumes, index, validation, scored
-                ),
-            ),
+            state=TrainingState(phase=phase.name, identity=identity),
         )
 
     def restore(self) -> None:
@@ -332,18 +329,10 @@ def _for_card(scores: Scores, step: int) -> dict[str, Any]:
     return {"validation_loss": scores.loss, "step": step}
 
 
-def _identity(
-    config: TrainConfig,
-    recipe: Recipe,
-    spec: SampleSpec,
-    checkpoint: CheckpointSpec,
-    window: Window,
-    volumes: Sequence[TrainingVolume],
-    index: LabelIndex,
-    validation: Sequence[TrainingVolume],
-    scored: LabelIndex,
+def _how(
+    config: TrainConfig, recipe: Recipe, spec: SampleSpec, checkpoint: CheckpointSpec, window: Window
 ) -> dict[str, Any]:
-    """Name everything that changes what a phase becomes, in plain values."""
+    """Name every choice that changes what a phase becomes, in plain values."""
     card = checkpoint.card
     return {
         **{name: value for name, value in config.to_json().items() if name not in WITHOUT_EFFECT},
@@ -354,6 +343,17 @@ def _identity(
         "classes": list(card.classes.ids),
         "window": [window.low, window.high],
         "init": checkpoint.init,
+    }
+
+
+def _on_what(
+    volumes: Sequence[TrainingVolume],
+    index: LabelIndex,
+    validation: Sequence[TrainingVolume],
+    scored: LabelIndex,
+) -> dict[str, Any]:
+    """Name all that is learned from and scored on, in plain values."""
+    return {
         "volumes": [_told_apart(volume) for volume in volumes],
         "labels": _digest(index),
         "validation_volumes": [_told_apart(volume) for volume in validation],
