@@ -120,7 +120,7 @@ class Stepper:
         set_training_mode(self.model)
         self.optimizer.zero_grad()
         with self._repeatable(seed):
-            loss = self._forward(batch)
+            loss = self.loss(batch)
             _require_finite(float(loss.value.detach()), "loss", batch, rate)
             self.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         self._descend(batch, rate)
@@ -130,7 +130,7 @@ class Stepper:
     def evaluate(self, batch: Batch) -> Loss:
         """Return the loss and the scores of a batch, with the weights as they are."""
         self.model.eval()
-        loss = self._forward(batch)
+        loss = self.loss(batch)
         _require_finite(float(loss.value), "validation loss", batch, self.optimizer.rate)
         return loss
 
@@ -139,7 +139,8 @@ class Stepper:
         self.optimizer.load_state_dict(dict(optimizer))
         self.scaler.load_state_dict(dict(scaler))
 
-    def _forward(self, batch: Batch) -> Loss:
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch in the arithmetic of the training, in whatever mode the network is."""
         layout = torch.channels_last_3d if self.device.type == "cpu" else torch.contiguous_format
         moved = {
             id(one): replace(one, image=one.image.to(self.device), presence=one.presence.to(self.device))

@@ -22,6 +22,7 @@ import torch
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
+from napari_memseg.geometry import zyx
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.draft import make_plan
@@ -33,11 +34,12 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
 from napari_memseg.training.agreement import check_dtypes, check_voxel_sizes
-from napari_memseg.training.checkpoints import CheckpointSpec
+from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
 from napari_memseg.training.leftovers import refuse_unfinished
 from napari_memseg.training.loop import train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
 from napari_memseg.workflows.progress import Progress
+from napari_memseg.workflows.room import batch_that_fits
 from napari_memseg.workflows.train_job import (
     DEFAULT_ARCHITECTURE,
     TrainJob,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from napari_memseg.io.volume import Volume
     from napari_memseg.models.base import Model, TrainingPhase
+    from napari_memseg.training.config import TrainConfig
 
 SAME_GREYS = 1.5
 """Images whose windows differ by a larger factor were not taken on one scale."""
@@ -257,13 +260,17 @@ def _learn(
     control: Control,
 ) -> Generator[Progress, None, None]:
     """Train one phase, telling each step."""
+    learning = _in_the_room(job, model, phase, material, spec)
+    if learning.batch != job.learning.over(phase.recipe).batch:
+        text = f"{learning.batch} patches a step, since memory does not suffice for those of the recipe"
+        yield Progress(stage=f"train {phase.name}", done=0, total=learning.steps or 1, message=text)
     steps = train_phase(
         model,
         phase,
         material.volumes,
         material.validation,
         spec.card.window,
-        job.learning,
+        learning,
         spec,
         resume=job.resume,
         stop=lambda: control.cancelled,
@@ -276,6 +283,18 @@ def _learn(
         )
         control.wait_if_paused()
     control.raise_if_cancelled()
+
+
+def _in_the_room(
+    job: TrainJob, model: Model, phase: TrainingPhase, material: _Material, spec: CheckpointSpec
+) -> TrainConfig:
+    """Return how to learn, with as many patches a step as fit, or as an interrupted training began with."""
+    state = spec.state(phase.name)
+    if job.resume and state.exists():
+        begun = TrainingState.load(state).identity.get("batch")
+        return replace(job.learning, batch=job.learning.batch or begun)
+    longest = zyx(max(lengths) for lengths in zip(*(v.shape for v in material.volumes), strict=True))
+    return replace(job.learning, batch=batch_that_fits(model, phase, job.learning, longest))
 
 
 def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | None) -> Progress:
