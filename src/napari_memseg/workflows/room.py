@@ -76,7 +76,7 @@ def batch_that_fits(model: Model, phase: TrainingPhase, config: TrainConfig, lon
     raise DeviceMemoryError(
         f"A training step of {recipe.batch} patches of {patch} voxels keeps about "
         f"{(recipe.batch * need + fixed) / GIB:.1f} GiB, and {max(room + fixed, 0) / GIB:.1f} GiB may be "
-        f"taken on {device}. Choose {advice}a smaller --patch; or a smaller network, see napari-memseg models."
+        f"taken on {device}. Choose {advice}a smaller --patch; or another network, see napari-memseg models."
     )
 
 
