@@ -123,7 +123,8 @@ def test_convert_keeps_voxels_and_their_size(ask, image, tmp_path):
 def test_train_tells_what_it_came_to(ask, image, labels, tmp_path):
     pair = ("--pair", image, labels)
     told = ask("train", *pair, "--out", tmp_path / "a.safetensors", "--steps", 2, "--patch", 16, 16, 16)
-    assert told.keys() == {"steps", "seconds", "final_loss", "best_val_dice", "parameters", "checkpoint"}
+    known = {"steps", "seconds", "final_loss", "best_val_dice", "parameters", "checkpoint"}
+    assert told.keys() == known | {"training_memory_gib"}
     assert told["steps"] == 2
 
 
