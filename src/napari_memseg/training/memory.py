@@ -88,3 +88,13 @@ def measured(device: torch.device, weights: int) -> Iterator[Callable[[], int]]:
         return
     with counted() as kept:
         yield lambda: kept.bytes + BYTES_A_WEIGHT * weights
+
+
+def line_through(first: tuple[int, float], second: tuple[int, float], voxels: int) -> float:
+    """Forecast what patches of so many voxels keep, from (voxels, bytes) of two smaller ones.
+
+    By the line through both, unless it falls: some of what is kept does not grow with the patch.
+    """
+    (few, little), (some, more) = first, second
+    slope = (more - little) / (some - few) if some > few else 0.0
+    return more + max(slope, 0.0) * (voxels - some)

@@ -30,7 +30,7 @@ from napari_memseg.inference.shortage import is_shortage
 from napari_memseg.models import registry
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.device import choose_device
-from napari_memseg.training.memory import BYTES_A_WEIGHT, counted, kept_for_backward
+from napari_memseg.training.memory import BYTES_A_WEIGHT, counted, kept_for_backward, line_through
 from napari_memseg.training.optimisation import Stepper, only_training, set_training_mode
 from napari_memseg.training.rehearsal import rehearse, run_stages, wait_for
 from napari_memseg.workflows.progress import Progress
@@ -140,7 +140,7 @@ def _step(model: Model, phase: TrainingPhase, edge: int, control: Control) -> tu
             seconds = _timed(stepper, batch)
         if seconds < LONG_SECONDS:
             seconds = _median(lambda: _timed(stepper, batch), control)
-    forecast = _further((prod(small), few), (prod(large), kept.bytes), prod(own))
+    forecast = line_through((prod(small), few), (prod(large), kept.bytes), prod(own))
     times = phase.recipe.batch / samples
     return times * forecast, times * seconds * forecast / kept.bytes
 
@@ -181,10 +181,3 @@ def _median(measure: Callable[[], float], control: Control) -> float:
 
 def _at_most(shape: Zyx, edge: int) -> Zyx:
     return zyx(min(n, edge) for n in shape)
-
-
-def _further(first: tuple[int, float], second: tuple[int, float], x: int) -> float:
-    """Follow the line through two points (x, y), unless it falls."""
-    (x0, y0), (x1, y1) = first, second
-    slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
-    return y1 + max(slope, 0.0) * (x - x1)

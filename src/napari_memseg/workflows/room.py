@@ -21,7 +21,7 @@ from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.heap import GIB, free_bytes
 from napari_memseg.models.device import choose_device
-from napari_memseg.training.memory import BYTES_A_WEIGHT, kept_for_backward
+from napari_memseg.training.memory import BYTES_A_WEIGHT, kept_for_backward, line_through
 from napari_memseg.training.optimisation import Stepper, only_training, set_training_mode
 from napari_memseg.training.rehearsal import rehearse
 
@@ -94,9 +94,8 @@ def _bytes_of_a_patch(
         for size in sizes:  # two of each, since a batch norm wants more than one value
             batch = rehearse(mine, size, len(model.classes), samples=2, device=device)
             kept.append(kept_for_backward(partial(_loss_of, stepper, batch)) / 2)
-    (few, some), more = map(prod, sizes), prod(patch)
-    slope = (kept[1] - kept[0]) / (some - few) if some > few else 0.0
-    return max(kept[1] + slope * (more - some), 1.0)
+    few, some = map(prod, sizes)
+    return max(line_through((few, kept[0]), (some, kept[1]), prod(patch)), 1.0)
 
 
 def _loss_of(stepper: Stepper, batch: Batch) -> Tensor:
