@@ -30,7 +30,7 @@ def costs_of(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "weights": model.parameter_count,
             "multiply-adds per voxel": round(_multiply_adds(model.eval()) / EDGE**3),
-            "kept for the gradient, MiB, patch of 64³": kept / 2**20,
+            "kept for the gradient, MiB, patch of 64³ with what is around it": kept / 2**20,
         }
 
 

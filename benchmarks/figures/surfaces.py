@@ -25,10 +25,11 @@ def surface_scores(
 
 
 def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, ...]) -> dict[str, float]:
-    if not a.any():
-        return {"hd95": float("nan"), "nsd": 0.0}
-    box = ndimage.find_objects((a | b).astype(np.uint8))[0]
+    found = ndimage.find_objects((a | b).astype(np.uint8))[0]
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in found)  # or what is cut would be no surface
     one, other = _surface(a[box]), _surface(b[box])
+    if not one.any() or not other.any():
+        return {"hd95": float("nan"), "nsd": 0.0}
     there = ndimage.distance_transform_edt(~other, sampling=spacing)[one]
     back = ndimage.distance_transform_edt(~one, sampling=spacing)[other]
     near = (there <= max(spacing)).sum() + (back <= max(spacing)).sum()
