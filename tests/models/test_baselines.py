@@ -120,6 +120,7 @@ def test_it_looks_as_far_as_its_filters():
     assert exact_reach(model.trace, model.multiple) == (6 + 2 + 3, 6 + 2 + 3)
 
 
+@pytest.mark.slow
 def test_it_learns_materials_in_a_few_steps(tmp_path):
     volume = blocks((32, 32, 32))
     with torch.random.fork_rng(devices=[]):

@@ -47,6 +47,7 @@ def measure(*chosen, **how):
     return last.result["costs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_network_has_costs(quick, name):
     (row,) = measure(name, edge=24)
