@@ -126,7 +126,7 @@ class Cascade(Model):
         return {
             "widths": list(first.widths),
             "expansions": [branch.expansion for branch in self._branches],
-            "standard": first.standard,
+            "standard": self.standard,
             "concatenation": self.concatenation,
             "votes": self.votes,
             "checkpointing": first.checkpointing,
@@ -137,23 +137,32 @@ class Cascade(Model):
         """Every branch, then the second stage."""
         (plain,) = self._branches[0].stages
         (image,) = plain.reads
-        maps = [_map_name(n) for n in range(len(self._branches))]
         branches: list[Stage] = [
             BranchStage(branch, image, plain.multiple, name)
-            for branch, name in zip(self._branches, maps, strict=True)
+            for branch, name in zip(self._branches, self.maps, strict=True)
         ]
-        last = SecondStage(self.second, len(self.classes), image, plain.multiple, tuple(maps))
+        last = SecondStage(self.second, len(self.classes), image, plain.multiple, self.maps)
         if not self.votes:
             return (*branches, last)
         windows = [round(branch.expansion * branch.standard) for branch in self._branches]
-        windows.append(self._branches[0].standard)
+        windows.append(self.standard)
         voters = zip((*branches, last), windows, strict=True)
         return tuple(Voting(stage, window, len(self.classes)) for stage, window in voters)
 
     def training_plan(self) -> Sequence[TrainingPhase]:
         """Return a phase for each branch, then one for the second stage, which needs what they found."""
-        branches = [ExpandedPhase(branch, f"branch{n}") for n, branch in enumerate(self._branches, start=1)]
+        branches = [ExpandedPhase(*pair) for pair in zip(self._branches, self.maps, strict=True)]
         return (*branches, SecondPhase(self))
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the branches, and of the label maps that they make."""
+        return tuple(f"branch{n}" for n in range(1, len(self.branches) + 1))
+
+    @property
+    def standard(self) -> int:
+        """Edge of the standard patch, in voxels."""
+        return self._branches[0].standard
 
     @property
     def _branches(self) -> list[MeUNet]:
@@ -204,10 +213,6 @@ def _picked(maps: Tensor, level: int, like: Tensor) -> Tensor:
     steps = [2**level if n > 1 or m > 1 else 1 for m, n in zip(maps.shape[2:], like.shape[2:], strict=True)]
     z, y, x = like.shape[2:]
     return maps[:, :, :: steps[0], :: steps[1], :: steps[2]][:, :, :z, :y, :x]
-
-
-def _map_name(branch: int) -> str:
-    return f"branch{branch + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +282,7 @@ class SecondPhase:
     @property
     def sample(self) -> SampleSpec:
         """A standard patch, with what the branches found in it."""
-        first = self.model.arguments
-        names = tuple(_map_name(n) for n in range(len(first["expansions"])))
-        return SampleSpec(patch=zyx([first["standard"]] * 3), arrays=names)
+        return SampleSpec(patch=zyx([self.model.standard] * 3), arrays=self.model.maps)
 
     @property
     def recipe(self) -> Recipe:
@@ -292,7 +295,7 @@ class SecondPhase:
 
     def step(self, batch: Batch) -> Loss:
         """Compare the scores with the labels, in soft Dice plus weighted cross-entropy."""
-        scores = self.model.second(batch.image, [batch.arrays[name] for name in self.sample.arrays])
+        scores = self.model.second(batch.image, [batch.arrays[name] for name in self.model.maps])
         return Loss(
             value=masked_dice_ce(scores, batch.labels, class_weights(batch.frequencies)), scores=scores
         )

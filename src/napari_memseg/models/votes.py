@@ -84,8 +84,8 @@ class Voting:
 
     def _votes(self, inputs: dict[str, Tensor], where: Where) -> Tensor:
         """Return the votes (1, C, z, y, x) of all windows that lie in a box, or over the volume's faces."""
-        weight = self._weight()
         device = next(iter(inputs.values())).device
+        weight = self._weight().to(device)
         votes = torch.zeros((1, self.classes, *where.box.shape), dtype=torch.uint8, device=device)
         for window in self._windows(where):
             found = self._run(
@@ -93,7 +93,7 @@ class Voting:
             )
             shared = window & where.box
             inside, there = (shared.relative_to(box.start).slices for box in (window, where.box))
-            votes[(..., *there)] += (found * weight.to(device))[(..., *inside)]
+            votes[(..., *there)] += (found * weight)[(..., *inside)]
         return votes
 
     def _run(self, inputs: dict[str, Tensor], where: Where, window: Box) -> Tensor:

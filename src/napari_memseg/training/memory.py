@@ -38,9 +38,7 @@ class Kept:
         if not isinstance(base, nn.Parameter):
             storage = tensor.untyped_storage()
             self._sizes[storage.data_ptr()] = storage.nbytes()
-            self._alive.append(
-                tensor
-            )  # or its memory is given to the next, which would be counted as the same
+            self._alive.append(tensor)  # or its memory goes to another, and both count as one
         return tensor
 
     def forget(self) -> None:

@@ -8,8 +8,10 @@ The image is halved, and of the labels is kept which classes lie in each coarse 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from napari_memseg.models.base import Overview
 from napari_memseg.models.classes import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,10 +35,46 @@ MOST_VOXELS = 2**25
 """Of an overview; those of all volumes are kept."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Overviews:
+    """The overviews of some volumes, each made when first asked for, by whatever thread.
+
+    Attributes
+    ----------
+    volumes : sequence of TrainingVolume
+        What is looked at.
+    halvings : int, optional
+        How often they are halved; None: nobody asks for overviews.
+    classes, window
+        As for training.
+    held : function of a volume's number, optional
+        Gives boxes whose labels are not in it; None: no label is.
+    """
+
+    volumes: Sequence[TrainingVolume]
+    halvings: int | None
+    classes: ClassTable
+    window: Window
+    held: Callable[[int], Sequence[Box]] | None = None
+    _made: dict[int, Overview] = field(default_factory=dict, init=False, repr=False)
+    _lock: Any = field(default_factory=Lock, init=False, repr=False)
+
+    def of(self, number: int) -> Overview | None:
+        """Return the overview of a volume, if anybody asks for overviews."""
+        if self.halvings is None:
+            return None
+        with self._lock:
+            if number not in self._made:
+                held = None if self.held is None else self.held(number)
+                volume = self.volumes[number]
+                self._made[number] = overview_of(volume, self.halvings, self.classes, self.window, held)
+            return self._made[number]
+
+
 def overview_of(
-    volume: TrainingVolume, halvings: int, classes: ClassTable, window: Window, held: Sequence[Box]
+    volume: TrainingVolume, halvings: int, classes: ClassTable, window: Window, held: Sequence[Box] | None
 ) -> Overview:
-    """Return the overview of a volume, so often halved.
+    """Return the overview of a volume, so often halved, without the labels in ``held``; None: without any.
 
     Raises
     ------
@@ -65,10 +103,12 @@ def _image(volume: TrainingVolume, halvings: int, box: Box) -> NDArray[np.float3
 
 
 def _presence(
-    volume: TrainingVolume, halvings: int, classes: ClassTable, held: Sequence[Box]
+    volume: TrainingVolume, halvings: int, classes: ClassTable, held: Sequence[Box] | None
 ) -> NDArray[np.bool_]:
     factor = zyx([2**halvings] * 3)
     found = np.zeros((len(classes), *ceil_div(volume.shape, factor)), bool)
+    if held is None:
+        return found
     for cell in volume.labels.cells():
         coarse = cell.coarsen(factor)
         room = coarse.refine(factor)

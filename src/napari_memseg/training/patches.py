@@ -13,17 +13,16 @@ patches are read, so volumes may be larger than memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.training.augmentation import change_greys, draw_flips, flip
-from napari_memseg.training.overviews import overview_of
+from napari_memseg.training.overviews import Overviews
 from napari_memseg.training.samples import (
     Sample,
     alignment,
@@ -111,8 +110,6 @@ class PatchSampler:
     seed: int = 0
     mirror: frozenset[str] = frozenset()
     augment: bool = True
-    _overviews: dict[int, Overview] = field(default_factory=dict, init=False, repr=False)
-    _lock: Any = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_arrays(self.volumes, self.spec)
@@ -131,18 +128,16 @@ class PatchSampler:
         totals = self.index.totals
         return torch.from_numpy(totals / max(int(totals.sum()), 1)).float()
 
-    def _overview(self, number: int) -> Overview | None:
-        """Return the coarse whole of a volume, made when first asked for."""
-        if self.spec.overview is None:
-            return None
-        with self._lock:
-            if number not in self._overviews:
-                held = self.held.boxes(number)
-                volume = self.volumes[number]
-                self._overviews[number] = overview_of(
-                    volume, self.spec.overview, self.classes, self.window, held
-                )
-            return self._overviews[number]
+    @cached_property
+    def _overviews(self) -> Overviews:
+        """The coarse wholes of the volumes."""
+        return Overviews(
+            volumes=self.volumes,
+            halvings=self.spec.overview,
+            classes=self.classes,
+            window=self.window,
+            held=self.held.boxes,
+        )
 
     def batch(self, number: int, size: int) -> Batch:
         """Return batch ``number`` (from 0) of ``size`` patches.
@@ -167,7 +162,7 @@ class PatchSampler:
         box, margin = expanded(box, self.spec.expansion)
         sample = cut(volume, box, self.spec.arrays, self.classes, self.window)
         sample = mask_out(sample, self.held.boxes(number))
-        return self._change(replace(sample, margin=margin, overview=self._overview(number)), volume, rng)
+        return self._change(replace(sample, margin=margin, overview=self._overviews.of(number)), volume, rng)
 
     def _change(self, sample: Sample, volume: TrainingVolume, rng: np.random.Generator) -> Sample:
         """Augment a patch, and all that belongs to it alike.

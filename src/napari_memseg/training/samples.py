@@ -76,11 +76,11 @@ def expanded(box: Box, expansion: float) -> tuple[Box, Zyx]:
 
 
 def _around(data: Tensor, have: Box, want: Box, fill: int) -> Tensor:
-    """Put (z, y, x) data of a box into a larger one."""
+    """Put (..., z, y, x) data of a box into a larger one."""
     if have == want:
         return data
-    out = data.new_full(want.shape, fill)
-    out[have.relative_to(want.start).slices] = data
+    out = data.new_full((*data.shape[:-3], *want.shape), fill)
+    out[(..., *have.relative_to(want.start).slices)] = data
     return out
 
 
@@ -170,7 +170,4 @@ def _read_padded(source: ArraySource, box: Box | None) -> Tensor:
     if box is None:
         return torch.from_numpy(np.array(source.read()))
     inside = box.clip(zyx(source.shape[1:]))
-    found = np.asarray(source.read(inside))
-    out = np.zeros((source.shape[0], *box.shape), found.dtype)
-    out[(slice(None), *inside.relative_to(box.start).slices)] = found
-    return torch.from_numpy(out)
+    return _around(torch.from_numpy(np.array(source.read(inside))), inside, box, 0)

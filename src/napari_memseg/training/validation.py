@@ -7,8 +7,8 @@ without a label count nowhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from napari_memseg.errors import TrainingError
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.models.classes import IGNORE, ClassTable
 from napari_memseg.training.label_index import LabelIndex, hold_back, index_labels
-from napari_memseg.training.overviews import overview_of
+from napari_memseg.training.overviews import Overviews
 from napari_memseg.training.patches import draw_voxel
 from napari_memseg.training.samples import Sample, alignment, check_arrays, collate, cut, expanded, keep_only
 from napari_memseg.training.sources import count_ids
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_memseg.models.base import Batch, Loss, Overview, SampleSpec
+    from napari_memseg.models.base import Batch, Loss, SampleSpec
     from napari_memseg.models.intensity import Window
     from napari_memseg.training.sources import TrainingVolume
 
@@ -75,7 +75,6 @@ class Validation:
     spec: SampleSpec
     classes: ClassTable
     window: Window
-    _overviews: dict[int, Overview] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_arrays(self.volumes, self.spec)
@@ -98,19 +97,14 @@ class Validation:
             box = centre_patch(self._middle(row), self.spec.patch, volume.shape, align)
             around, margin = expanded(box, self.spec.expansion)
             sample = keep_only(cut(volume, around, self.spec.arrays, self.classes, self.window), cell & box)
-            yield replace(sample, margin=margin, overview=self._overview(number))
+            yield replace(sample, margin=margin, overview=self._overviews.of(number))
 
-    def _overview(self, number: int) -> Overview | None:
-        """Return the coarse whole of a volume, with no label: scores are what is asked for."""
-        if self.spec.overview is None:
-            return None
-        if number not in self._overviews:
-            volume = self.volumes[number]
-            everything = [Box.whole(volume.shape)]
-            self._overviews[number] = overview_of(
-                volume, self.spec.overview, self.classes, self.window, everything
-            )
-        return self._overviews[number]
+    @cached_property
+    def _overviews(self) -> Overviews:
+        """The coarse wholes of the volumes, with no label: scores are what is asked for."""
+        return Overviews(
+            volumes=self.volumes, halvings=self.spec.overview, classes=self.classes, window=self.window
+        )
 
     def _middle(self, row: int) -> Zyx:
         """Return the middle of a cell; if a patch cannot cover it, a voxel of its rarest class."""
