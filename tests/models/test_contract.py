@@ -11,7 +11,8 @@ import torch
 
 import toys
 from learning import WINDOW, blocks
-from napari_memseg.geometry import Box
+from napari_memseg.geometry import Box, zyx
+from napari_memseg.inference.preview import Preview
 from napari_memseg.models.base import SCORES, Grid, Recipe, Stage
 from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoint
 from napari_memseg.models.classes import ClassTable
@@ -21,7 +22,7 @@ from napari_memseg.training.descent import OPTIMIZERS
 from napari_memseg.training.label_index import index_labels
 from napari_memseg.training.optimisation import only_training, set_training_mode
 from napari_memseg.training.patches import PatchSampler
-from running import labels_of, noise, plan_of, run
+from running import UNIT_WINDOW, in_memory, labels_of, noise, plan_of, run
 
 CLASSES = ClassTable.from_ids([7, 200])
 OCCUPANCY = {"encoder_shape": [16] * 3, "encoder_widths": [4, 8], "blocks": 2, "coordinates": "raw"}
@@ -172,6 +173,19 @@ def test_tiles_with_exact_halos_are_crops_of_the_whole(network, axis, tmp_path):
     second, best = np.sort(scores, 0)[-2:]
     assert not (wrong & (best - second > 1e-4 * scores.std())).any()
     assert len(np.unique(scores.argmax(0))) > 1, "all of one class proves nothing"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_preview_of_a_box_is_a_crop_of_the_whole(network, axis):
+    shape, stop = [5, 5, 5], [4, 5, 3]
+    shape[axis] = reach(network, axis) + 57
+    start, stop[axis] = zyx(shape[axis] // 2 if a == axis else 1 for a in range(3)), shape[axis] // 2 + 21
+    box, data = Box(start, zyx(stop)), noise(tuple(shape))
+    seen = Preview(network, in_memory(data), 0, UNIT_WINDOW, halo="exact")(box)
+    scores = toys.whole_volume(network, data)[(slice(None), *box.slices)]
+    wrong = seen != np.asarray(CLASSES.ids)[scores.argmax(0)]
+    second, best = np.sort(scores, 0)[-2:]
+    assert not (wrong & (best - second > 1e-4 * scores.std())).any()
 
 
 def reach(network, axis):
