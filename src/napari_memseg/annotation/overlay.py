@@ -28,10 +28,10 @@ from napari_memseg.annotation.cells import CACHE_BYTES, check_inside
 from napari_memseg.annotation.codec import Patch
 from napari_memseg.annotation.corrections import Corrections, Stroke, now_utc
 from napari_memseg.annotation.dirty import DIRTY_BYTES, DirtyCells, Mask
-from napari_memseg.annotation.indexing import Points, Strided, parse
+from napari_memseg.annotation.indexing import CELL, Points, Strided, cell_at, parse
 from napari_memseg.annotation.journal import CHANGES, Journal
 from napari_memseg.errors import ClassTableError, GeometryError, SessionError
-from napari_memseg.geometry import Box, Zyx
+from napari_memseg.geometry import Box, Zyx, cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,6 +160,44 @@ class Overlay(DirtyCells):
         values = self._check(value)
         self._begin(tool, _known(kind), whole=True)
         return self._paint_whole(self.assign_masked(box, values, mask), box)
+
+    def fill_from(
+        self, box: Box, values: Callable[[Box], NDArray[Any]], *, tool: str, kind: str = "bulk"
+    ) -> Iterator[Box]:
+        """Give the voxels of a box values of their own, cell by cell: one stroke, stored whole or not at all.
+
+        Whoever stops before the end, or an error on the way, leaves everything as it was. Until then
+        nothing else may be painted, undone or stored.
+
+        Parameters
+        ----------
+        box : Box
+            Of any size: it passes through memory cell by cell, in storage order.
+        values : callable of Box -> (z, y, x) array
+            As for painting, asked for one cell at a time; 0 withdraws.
+        tool, kind : str
+            For the log, as for ``fill``.
+
+        Yields
+        ------
+        Box
+            Each cell once it is taken; all are on disk when the iteration has ended.
+        """
+        self._own()
+        check_inside(box, self.shape)
+        self._begin(tool, _known(kind), whole=True)
+        try:
+            for key in cells(box, CELL):
+                cell = cell_at(key, self.shape)
+                part = cell & box
+                self.assign(key, part.relative_to(cell.start).slices, self._check(values(part)))
+                self._make_room()
+                yield part
+        except BaseException:
+            self._roll_back()
+            raise
+        self.commit()
+        self._tell(box)
 
     @contextmanager
     def stroke(self, *, tool: str = "brush", kind: str = "paint") -> Iterator[Overlay]:
