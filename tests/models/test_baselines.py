@@ -13,7 +13,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.models.base import EVERYTHING
 from napari_memseg.models.classes import ClassTable
-from napari_memseg.models.pixels import PAIRS, PixelClassifier, eigenvalues, features, gaussian
+from napari_memseg.models.pixels import PAIRS, PixelClassifier, SeenNorm, eigenvalues, features, gaussian
 from napari_memseg.models.reach import exact_reach
 from napari_memseg.models.unet3d_residual import ResidualNetwork, ResidualUNet3d
 from napari_memseg.training.config import TrainConfig
@@ -118,6 +118,17 @@ def test_filters_do_not_know_axes(turn):
 def test_it_looks_as_far_as_its_filters():
     model = PixelClassifier(TWO, sigmas=[1.0, 2.0])
     assert exact_reach(model.trace, model.multiple) == (6 + 2 + 3, 6 + 2 + 3)
+
+
+def test_a_patch_of_one_material_is_told_by_what_was_seen_before():
+    norm, generator = SeenNorm(2), torch.Generator().manual_seed(0)
+    parts = [i + 0.1 * torch.randn(2, 2, 6, 6, 6, generator=generator) for i in (0.0, 1.0, 3.0)]
+    for part in parts:
+        norm(part)
+    seen = torch.cat(parts)
+    expected = (parts[0] - seen.mean((0, 2, 3, 4), True)) / seen.std((0, 2, 3, 4), keepdim=True)
+    assert torch.allclose(norm.eval()(parts[0]), expected, atol=1e-2)
+    assert norm(parts[0]).mean() < -1
 
 
 @pytest.mark.slow

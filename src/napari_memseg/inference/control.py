@@ -72,6 +72,11 @@ class Control:
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or not self._paused)
 
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or as soon as somebody cancels."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled, seconds)
+
     def ask(self) -> None:
         """Be asked in the middle of a block.
 

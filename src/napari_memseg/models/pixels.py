@@ -77,7 +77,7 @@ class PixelClassifier(PlainModel):
                 "such as [0.7, 1.6, 3.5]."
             )
         self.sigmas, self.hidden = tuple(map(float, sigmas)), whole_number("hidden", hidden, 1, MOST_HIDDEN)
-        self.norm = nn.BatchNorm3d(FILTERS * len(self.sigmas))
+        self.norm = SeenNorm(FILTERS * len(self.sigmas))
         self.layers = nn.Sequential(
             nn.Conv3d(FILTERS * len(self.sigmas), hidden, 1),
             nn.ReLU(inplace=True),
@@ -110,6 +110,29 @@ class PixelClassifier(PlainModel):
         for other in found[1:]:
             joined = joined.join(other)
         return joined
+
+
+class SeenNorm(nn.BatchNorm3d):
+    """Norm by the mean and variance of all that was seen so far, also while learning.
+
+    A batch norm would make a patch of bone alone look like one of air alone; nothing before this norm learns,
+    so what was seen is as good a measure as the batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take note of (N, C, z, y, x) if it is learned from, and norm it."""
+        mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        assert mean is not None
+        assert variance is not None
+        assert seen is not None
+        if self.training:
+            with torch.no_grad():
+                seen += 1
+                square = variance + mean**2
+                square += ((x * x).mean((0, 2, 3, 4)) - square) / seen
+                mean += (x.mean((0, 2, 3, 4)) - mean) / seen
+                variance.copy_((square - mean**2).clamp(min=0))
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
 
 
 def features(image: Tensor, sigma: float) -> Tensor:

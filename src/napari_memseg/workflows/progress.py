@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from napari_memseg.geometry import Box
 
 
@@ -29,5 +31,7 @@ class Progress:
     message: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     """Named numbers of this step: loss, Dice."""
+    voxels: NDArray[Any] | None = None
+    """What is shown in ``box`` before it is stored anywhere: class ids (z, y, x) of a preview."""
     result: Mapping[str, Any] | None = None
     """What the job came to, in plain JSON values; on the last step only."""

@@ -27,6 +27,7 @@ from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
+from napari_memseg.inference.preview import Preview
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.models.checkpoint import Card, load_checkpoint, save_checkpoint
@@ -38,6 +39,7 @@ from napari_memseg.training.checkpoints import CheckpointSpec, TrainingState
 from napari_memseg.training.leftovers import refuse_unfinished
 from napari_memseg.training.loop import train_phase
 from napari_memseg.training.sources import TrainingVolume, VolumeLabels, ZarrArray, count_ids
+from napari_memseg.workflows.previewing import Previews
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.room import batch_that_fits
 from napari_memseg.workflows.train_job import (
@@ -78,12 +80,13 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
     job : TrainJob
         What, on what, and where to.
     control : Control, optional
-        Cancelling stops after a step; ``resume`` goes on from there.
+        Cancelling stops after a step; ``resume`` goes on from there. What is looked at is previewed.
 
     Yields
     ------
     Progress
-        One per step, with the loss, and Dice per class where the step validates; the last carries the result.
+        One per step, with the loss, and Dice per class where the step validates; pieces of a preview, where
+        somebody looks; the last carries the result.
 
     Raises
     ------
@@ -119,8 +122,9 @@ def train(job: TrainJob, *, control: Control | None = None) -> Generator[Progres
         for phase in model.training_plan():
             material = yield from _prepare(job, model, phase, material, spec, control)
             with closing(_learn(job, model, phase, material, spec, control)) as steps:
-                for last in steps:
-                    yield last
+                for step in steps:
+                    last = step if "loss" in step.values else last
+                    yield step
         yield _finish(job, model, spec, last)
 
 
@@ -275,14 +279,28 @@ def _learn(
         resume=job.resume,
         stop=lambda: control.cancelled,
     )
+    previews = _previews(model, phase, material, spec, control)
     for step in steps:
         values = {"loss": step.loss, **{f"dice {i}": dice for i, dice in (step.val_dice or {}).items()}}
         left = step.seconds / step.step * (step.steps - step.step)
         yield Progress(
             stage=f"train {phase.name}", done=step.step, total=step.steps, seconds_left=left, values=values
         )
+        if previews is not None:
+            yield from previews.while_learning()
         control.wait_if_paused()
     control.raise_if_cancelled()
+
+
+def _previews(
+    model: Model, phase: TrainingPhase, material: _Material, spec: CheckpointSpec, control: Control
+) -> Previews | None:
+    """Return what shows the first volume to whoever looks; before the last phase there is no answer yet."""
+    if phase.name != model.training_plan()[-1].name:
+        return None
+    volume = material.volumes[0]
+    preview = Preview(model, volume.image, volume.level, volume.window or spec.card.window)
+    return Previews(preview, volume.shape, control)
 
 
 def _in_the_room(
