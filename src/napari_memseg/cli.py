@@ -262,14 +262,22 @@ def evaluate(labels: str, truth: str, ignore: tuple[int, ...], box: str | None, 
 @commands.command()
 @click.argument("session", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["ome-zarr"]), default="ome-zarr", show_default=True)
+@click.option(
+    "--format", "kind", type=click.Choice(["ome-zarr", "nnunet", "monai", "tiff"]), default="ome-zarr",
+    show_default=True,
+)  # fmt: skip
 @click.option("--run", help="Over this run, for example 0001; by default the newest.")
+@click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: export only this part.")
+@click.option(
+    "--labels", type=click.Choice(["shown", "confirmed"]), default="shown", show_default=True,
+    help="All that is shown, or only what was painted or confirmed; the rest is ignored.",
+)  # fmt: skip
 @AS_JSON
-def export(session: Path, destination: Path, kind: str, run: str | None, as_json: bool) -> None:
+def export(session: Path, destination: Path, kind: str, as_json: bool, **options: Any) -> None:
     """Export a session's corrected labels, with their provenance."""
     from napari_memseg.workflows.export import export as workflow
 
-    say(follow(workflow(session, destination, kind, run=run)), as_json)
+    say(follow(workflow(session, destination, kind, **options)), as_json)
 
 
 @commands.group()

@@ -1,46 +1,71 @@
 """Export a session's corrected labels: one snapshot over one run, and where they come from.
 
-What is written is the composite after one stroke over one run, so that a second
-export of the same pair is equal byte for byte::
+What is written is the composite after one stroke over one run, or of that only what somebody
+painted or confirmed, so that a second export of the same is equal byte for byte::
 
     DST/
-    ├── image.ome.zarr            the image at the session's level
-    │   └── labels/corrected      the composite; "not predicted" stays so, and is never background
-    └── provenance.json           image, classes, stroke number, the runs that show through each other
+    ├── image and labels     as the format has them; what nobody knows is never background
+    └── provenance.json      image, region, what the values mean, stroke number, the runs that show
 """
 
 from __future__ import annotations
 
 import json
-from itertools import chain
-from math import prod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.annotation.runs import run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
-from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
+from napari_memseg.geometry import Box
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
-from napari_memseg.io.pyramid import CHUNK, create_image, create_labels, create_labels_group
+from napari_memseg.workflows.exports.monai import write_monai
+from napari_memseg.workflows.exports.nnunet import write_nnunet
+from napari_memseg.workflows.exports.ome_zarr import write_ome_zarr
+from napari_memseg.workflows.exports.selection import WHICH, Selection, Values, Which
+from napari_memseg.workflows.exports.tiff import write_tiff
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from napari_memseg.annotation.runs import Run
-    from napari_memseg.annotation.snapshot import Snapshot
-    from napari_memseg.io.pyramid import Pyramid
     from napari_memseg.models.classes import ClassTable
 
-FORMATS = ("ome-zarr",)
-IMAGE, LABELS = "image.ome.zarr", "corrected"
-BLOCK: Zyx = zyx(2 * n for n in CHUNK)
-"""Voxels that are copied at a time."""
+PROVENANCE = "provenance.json"
+PYRAMID = 8 / 7
+"""Voxels of all levels, to those of the finest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write an export.
+
+    Attributes
+    ----------
+    about : str
+        What it holds, in a line.
+    write : callable of (folder, Selection) -> iterator of Progress
+        Fills an empty folder.
+    values : callable of ClassTable -> Values
+        What its files call the classes.
+    """
+
+    about: str
+    write: Callable[[Path, Selection], Iterator[Progress]]
+    values: Callable[[ClassTable], Values]
+
+
+FORMATS = {
+    "ome-zarr": Format("OME-Zarr: the image with the labels in it, multiscale", write_ome_zarr, Values.own),
+    "nnunet": Format("nnU-Net v2: a raw dataset, with an ignore label", write_nnunet, Values.counted),
+    "monai": Format("MONAI: NIfTI files and a data list, with an ignore label", write_monai, Values.counted),
+    "tiff": Format("TIFF: two OME-TIFF stacks, image and labels", write_tiff, Values.own),
+}
+"""By the name that the terminal knows."""
 
 
 def export(
@@ -49,6 +74,8 @@ def export(
     kind: str = "ome-zarr",
     *,
     run: str | None = None,
+    box: str | None = None,
+    labels: Which = "shown",
     control: Control | None = None,
 ) -> Iterator[Progress]:
     """Write image, corrected labels and provenance of a session to a new folder.
@@ -60,102 +87,93 @@ def export(
     destination : Path
         Must not exist; it appears when all of it is written.
     kind : str
-        "ome-zarr": an OME-Zarr 0.5 image with the labels in it.
+        One of ``FORMATS``: "ome-zarr", "nnunet", "monai", "tiff".
     run : str, optional
         The newest run that is exported; by default the newest there is.
+    box : str, optional
+        ``Z0:Z1,Y0:Y1,X0:X1`` in voxels of the working level; default all of it.
+    labels : "shown" or "confirmed"
+        All that is shown, or only what somebody painted or confirmed; the rest is as not predicted.
     control : Control, optional
-        Cancelling ends it after a block.
+        Cancelling ends it after a block or plane.
 
     Yields
     ------
     Progress
-        Per block; the last carries ``path``, ``seq`` (the last stroke) and ``run``.
+        Per block or plane; the last carries ``path``, ``seq`` (the last stroke) and ``run``.
 
     Raises
     ------
     InputError
-        If something is at ``destination``, the kind is unknown, or the run is not finished.
+        If something is at ``destination``, the kind is unknown or cannot hold this, the box is none of
+        the volume, or a run is not finished.
     Cancelled
         If ``control`` was asked to cancel; nothing is left behind.
     """
     control = control or Control()
-    if kind not in FORMATS:
-        raise InputError(f"There is no export format {kind!r}. Choose one of: {', '.join(FORMATS)}.")
+    form = _format(kind, labels)
     with Session.open(session, read_only=True) as opened, opened.snapshot(run=run) as snapshot:
-        runs = _finished_chain(opened, snapshot.run_id)
+        region = Box.parse(box, opened.shape) if box else Box.whole(opened.shape)
+        chosen = Selection(opened, snapshot, region, labels, form.values(opened.classes))
+        runs = _finished_runs(chosen)
         with part_folder(destination) as part:
-            image = _copy("export image", _new_image(part / IMAGE, opened), _LevelOf(opened))
-            labels = _copy("export labels", _new_labels(part / IMAGE / "labels", opened), snapshot.composite)
-            for step in chain(image, labels):
+            for step in form.write(part, chosen):
                 yield step
                 control.raise_if_cancelled()
-            provenance = _provenance(opened, snapshot, runs)
-            atomic_write(part / "provenance.json", json.dumps(provenance, indent=1).encode())
+            provenance = {"format": kind, **_provenance(chosen, runs)}
+            atomic_write(part / PROVENANCE, json.dumps(provenance, indent=1).encode())
         facts = {"path": str(destination), "seq": snapshot.seq, "run": snapshot.run_id}
     yield Progress(stage="export", done=1, total=1, result=facts)
 
 
-class _LevelOf:
-    """The image of a session at its working level."""
-
-    def __init__(self, session: Session) -> None:
-        self._image, self._level = session.image, session.level
-
-    def read(self, box: Box) -> NDArray[Any]:
-        return self._image.read(box, self._level)
+def forecast_bytes(session: Session, kind: str, region: Box) -> int:
+    """Say what an export takes on the disk at most: image and labels, of which compression leaves less."""
+    dtypes = (session.image.dtype, FORMATS[kind].values(session.classes).dtype)
+    size = region.size * sum(dtype.itemsize for dtype in dtypes)
+    return round(size * PYRAMID) if kind == "ome-zarr" else size
 
 
-def _new_image(path: Path, session: Session) -> Pyramid:
-    return create_image(path, **_grid(session), dtype=session.image.dtype, name=session.image.name)
+def _format(kind: str, labels: str) -> Format:
+    if kind not in FORMATS:
+        raise InputError(f"There is no export format {kind!r}. Choose one of: {', '.join(FORMATS)}.")
+    if labels not in WHICH:
+        raise InputError(f"There are no labels {labels!r} to export. Choose one of: {', '.join(WHICH)}.")
+    return FORMATS[kind]
 
 
-def _new_labels(group: Path, session: Session) -> Pyramid:
-    """Make the group that lists the labels, and the labels in it."""
-    create_labels_group(group, [LABELS])
-    classes: ClassTable = session.classes
-    return create_labels(
-        group / LABELS,
-        **_grid(session),
-        dtype=classes.dtype,
-        name=LABELS,
-        colors={c.id: c.color for c in classes},
-        names={c.id: c.name for c in classes},
-        fill_value=classes.not_predicted,
+def _finished_runs(chosen: Selection) -> tuple[Run, ...]:
+    """Return the runs that are exported and what shows through them; what is written to is refused.
+
+    Where only confirmed voxels are exported, those are the runs of the time of each confirmation.
+    """
+    snapshot, runs = chosen.snapshot, chosen.session.runs()
+    shown, confirmed = [snapshot.run_id], [one.run_id for one in snapshot.confirmed]
+    newest = dict.fromkeys(shown if chosen.which == "shown" else confirmed)
+    chains = [run_chain(runs, run_id) for run_id in newest]
+    for chain in chains:
+        if chain and not chain[0].is_finished:
+            raise _unfinished(chosen.session, chain[0])
+    return tuple(dict.fromkeys(run for chain in chains for run in chain))
+
+
+def _unfinished(session: Session, run: Run) -> InputError:
+    others = ", ".join(one.id for one in session.runs() if one.is_finished) or "none"
+    return InputError(
+        f"Run {run.id} of {session.path} is not finished, so a second export would be another. "
+        f"Finish it with 'segment --session', or name an earlier run. Finished are: {others}."
     )
 
 
-def _grid(session: Session) -> dict[str, Any]:
-    size = session.image.voxel_size_at(session.level)
-    return {"shape": session.shape, "voxel_size": size, "unit": session.image.unit}
-
-
-def _copy(stage: str, pyramid: Pyramid, source: Any) -> Iterator[Progress]:
-    """Copy a whole volume, telling each block."""
-    total = prod(ceil_div(pyramid.shape, BLOCK))
-    for number, box in enumerate(pyramid.fill(source.read, BLOCK), start=1):
-        yield Progress(stage=stage, done=number, total=total, box=box)
-
-
-def _finished_chain(session: Session, newest: str | None) -> tuple[Run, ...]:
-    """Return a run and what shows through it; what is still written to is not exported."""
-    runs = session.runs()
-    chain = run_chain(runs, newest)
-    if chain and not chain[0].is_finished:
-        others = ", ".join(run.id for run in runs if run.is_finished) or "none"
-        raise InputError(
-            f"Run {newest} of {session.path} is not finished, so a second export would be another. "
-            f"Finish it with 'segment --session', or name an earlier run. Finished are: {others}."
-        )
-    return chain
-
-
-def _provenance(session: Session, snapshot: Snapshot, runs: Sequence[Run]) -> dict[str, Any]:
+def _provenance(chosen: Selection, runs: tuple[Run, ...]) -> dict[str, Any]:
     """Say where the labels come from; nothing that changes from one export to the next."""
-    image = session.image
+    session, snapshot, image = chosen.session, chosen.snapshot, chosen.session.image
     return {
         "image": {"source": session.source, "fingerprint": image.fingerprint, "level": session.level},
-        "classes": session.classes.to_json(),
-        "not_predicted": session.classes.not_predicted,
+        "region": str(chosen.region),
+        "labels": chosen.which,
+        "classes": chosen.classes.to_json(),
+        "values": {str(class_id): value for class_id, value in chosen.values.of.items()},
+        "not_predicted": chosen.values.unknown,
         "stroke": snapshot.seq,
         "run": snapshot.run_id,
         "runs": [_origin(run) for run in runs],

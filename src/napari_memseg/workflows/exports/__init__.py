@@ -1,0 +1,1 @@
+"""What an export can be: a module for each format."""
