@@ -82,6 +82,9 @@ class Overlay(DirtyCells):
         Each is called with the box of voxels that changed, on the painting thread.
     run_id : str or None
         The newest run that the user sees, noted with each stroke.
+    only_where : callable of Box -> bool array, or None
+        Voxels of a dab that a brush may paint: a box of them is asked for at each dab. It does not bind
+        who withdraws, ``fill``, ``fill_from``, undo and redo.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Overlay(DirtyCells):
         self.user = user or login_name()
         self.changed: list[Callable[[Box], None]] = []
         self.run_id: str | None = None
+        self.only_where: Callable[[Box], NDArray[np.bool_]] | None = None
         self._owner, self._clock = threading.get_ident(), clock
         self._journal = Journal(corrections.steps())
         self._open: _Open | None = None
@@ -130,6 +134,9 @@ class Overlay(DirtyCells):
             if selection.z.size:
                 self._dab(self.assign_points(selection, voxels), selection.box, kind)
         elif not selection.box.is_empty:
+            if self.only_where is not None and selection.stride == (1, 1, 1) and kind == "paint":
+                allowed = self.only_where(selection.box)
+                voxels = np.where(allowed | (voxels == 0), voxels, self.read(selection.box))
             self._dab(self.assign_strided(selection, voxels), selection.box, kind)
 
     def fill(
