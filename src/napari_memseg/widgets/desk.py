@@ -29,13 +29,15 @@ from napari_memseg.widgets.layers import value_of
 from napari_memseg.widgets.napari_compat import main_window, unwrapped
 from napari_memseg.widgets.networks import Networks
 from napari_memseg.widgets.painting import PAINTING
+from napari_memseg.widgets.previewing import Previewing
 from napari_memseg.widgets.reader import VOLUME
 from napari_memseg.widgets.relay import JobRelay, Outcome
 from napari_memseg.widgets.segmenting import Segmenting
 from napari_memseg.widgets.session_layers import SessionLayers
 from napari_memseg.widgets.settings import setting
-from napari_memseg.widgets.view import visible_box
+from napari_memseg.widgets.view import visible_box, window
 from napari_memseg.workflows.child_process import close_children
+from napari_memseg.workflows.train_job import TrainJob
 
 _NAME = "napari-memseg desk"
 ASKED_MS = 100
@@ -62,6 +64,8 @@ class Desk(QObject):
         Jobs in child processes: to train, to export, to build a pyramid, to describe this machine.
     segmenting : Segmenting
         Runs, shown while they come in.
+    previewing : Previewing
+        What a network that is still learning says of what is looked at.
     forecasting : Forecasting
         What the run that is chosen would take.
     networks : Networks
@@ -111,6 +115,8 @@ class Desk(QObject):
         self.networks = Networks(self)
         self.training = JobRelay(self, after=self.forecasting.relay)
         self.segmenting = Segmenting(self)
+        self.previewing = Previewing(self)
+        self.segmenting.moved.connect(self.look)
         for relay in (self.training, self.segmenting.relay, self.exporting, self.building):
             relay.ended.connect(self.forecasting.go_on)
         self.training.ended.connect(self._on_trained)
@@ -288,7 +294,21 @@ class Desk(QObject):
         layer = self.shown.corrections or self.shown.result
         return None if layer is None else visible_box(self.viewer, layer, self.session.shape)
 
+    def look(self) -> None:
+        """Tell a training what is looked at, to preview that."""
+        layer = None if self.shown is None else self.shown.corrections or self.shown.result
+        if self.session is not None and layer is not None and self.training.busy:
+            self.training.look_at(window(self.viewer, layer, self.session.shape))
+
     # Jobs
+
+    def train(self, job: TrainJob, *, live: bool = False) -> None:
+        """Begin a training or go on with one, and preview what is looked at; ``live`` follows each stroke."""
+        self.save()
+        self.previewing.begin()
+        workflow = "napari_memseg.workflows.live:live" if live else "napari_memseg.workflows.train:train"
+        self.training.start(f"training {job.out.stem}: it can be continued later", workflow, job)
+        self.look()
 
     def describe_machine(self) -> None:
         """Ask a child process what there is to compute on; it stays, so that the next job begins at once."""
@@ -351,6 +371,7 @@ class Desk(QObject):
         for relay in (*jobs, self.forecasting.relay, self.networks.relay):
             relay.cancel()
         self.segmenting.close()
+        self.previewing.close()
         self._guard.close()
         self.viewer.layers.events.inserted.disconnect(self._on_viewer_layers)
         self.viewer.layers.events.removed.disconnect(self._on_viewer_layers)

@@ -9,6 +9,21 @@ from napari.layers import Labels
 from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.widgets.napari_compat import slice_point
 
+WINDOW: Zyx = (96, 96, 96)
+"""So much is previewed about the middle of a volume that is shown in 3D, in voxels."""
+
+
+def window(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
+    """Return what a preview is for: in 2D what is on the screen, in 3D a window about the camera's centre."""
+    if viewer.dims.ndisplay == 2:
+        return visible_box(viewer, layer, shape)
+    centre = layer.world_to_data(viewer.scene.camera.center)
+    start = zyx(
+        int(np.clip(round(c) - w // 2, 0, max(n - w, 0)))
+        for c, w, n in zip(centre, WINDOW, shape, strict=True)
+    )
+    return Box.at(start, WINDOW).clip(shape)
+
 
 def visible_box(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
     """Return the voxels of a volume that are on the screen: in 2D of one slice, in 3D all.

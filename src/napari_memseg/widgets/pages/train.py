@@ -85,9 +85,14 @@ class TrainPage(Page):
         self.discard = Button("Discard", self._discard, "Forget the training that was stopped")
         self.bar = JobBar()
         self.curve = LearningCurve()
+        self.live = QCheckBox("live: learn from each stroke")
+        self.live.setToolTip(
+            "The network goes on learning while you paint, and shows what it makes of what you see, until you stop it"
+        )
         self.job = group(
             "Training",
             row(self.train, self.stop, self.go_on, self.discard),
+            self.live,
             self.train.reason,
             self.bar,
             self.curve,
@@ -107,6 +112,7 @@ class TrainPage(Page):
         self.choices.setVisible(session is not None)
         self.job.setVisible(session is not None)
         self.choices.setEnabled(not busy)
+        self.live.setEnabled(not busy)
         if session is None:
             self.hint.say(NO_SESSION)
             return
@@ -134,7 +140,9 @@ class TrainPage(Page):
 
     def _next(self, unfinished: Path | None) -> str:
         if self.desk.training.busy:
-            return "The network learns in a process of its own: go on painting, it does not mind."
+            return (
+                "The network learns while you paint; the layer “preview” shows what it makes of what you see."
+            )
         if unfinished is not None:
             return f"The training of {unfinished.stem} was stopped. Continue it, or train another."
         session = self.desk.session
@@ -193,7 +201,8 @@ class TrainPage(Page):
         if session is not None:
             origin = self.origin.currentData()
             name = self.network.currentData() if origin is None else _family(origin)
-            self._begin(lambda: self._job(session.path, next_model(session.path, name), origin))
+            out = next_model(session.path, name)
+            self._begin(lambda: self._job(session.path, out, origin), live=self.live.isChecked())
 
     def _continue(self) -> None:
         """Go on as it was asked for: what was painted since is for the next training."""
@@ -201,8 +210,7 @@ class TrainPage(Page):
         if session is not None and model is not None:
             self._begin(lambda: recall(model, session.path))
 
-    def _begin(self, make: Callable[[], TrainJob]) -> None:
-        self.desk.save()
+    def _begin(self, make: Callable[[], TrainJob], *, live: bool = False) -> None:
         try:
             job = make()
         except InputError as error:
@@ -210,8 +218,7 @@ class TrainPage(Page):
             return
         if not job.resume:
             self.curve.clear()
-        workflow = "napari_memseg.workflows.train:train"
-        self.desk.training.start(f"training {job.out.stem}: it can be continued later", workflow, job)
+        self.desk.train(job, live=live)
         self.bar.wait("Looking at what is painted…")
         self.refresh()
 
@@ -241,7 +248,9 @@ class TrainPage(Page):
             self.refresh()
 
     def _on_step(self, step: Progress) -> None:
-        self.bar.show_step(step)
+        if step.voxels is not None:  # of a preview
+            return
+        self.bar.show_step(step, step.message)
         self.curve.add(step.done, step.values.get("loss"), _mean_dice(step.values))
 
     def _on_end(self, outcome: Outcome) -> None:
