@@ -6,15 +6,20 @@ this package uses napari's public names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pint
 from napari import Viewer
-from napari.layers import Labels
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer
+from napari.qt import QtViewer
 from napari.utils.events import EventEmitter
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QMainWindow
+from qtpy.QtWidgets import QMainWindow, QWidget
+from vispy.scene.visuals import Line  # type: ignore[import-untyped]
 
 from napari_memseg.geometry import Box, zyx
 
@@ -123,6 +128,124 @@ def patch(
 def forget_history(layer: Labels) -> None:
     """Drop napari's own undo list of a layer: ours is on disk, and napari's holds a copy of every stroke."""
     layer._reset_history()
+
+
+# More than one canvas in a window
+
+
+class _Reader(ThreadPoolExecutor):
+    """The thread that reads slices; what goes wrong once nobody waits for them is nobody's concern."""
+
+    ended = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self.ended:
+            late: Future[Any] = Future()
+            late.cancel()
+            return late
+        return super().submit(self._try, fn, *args, **kwargs)
+
+    def _try(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except Exception:
+            if self.ended:
+                return {}
+            raise
+
+
+def slice_in_thread(viewer: ViewerModel) -> None:
+    """Let a thread read what a viewer shows, whatever the Preferences say: its slices may take seconds."""
+    slicer = viewer._layer_slicer
+    slicer._executor.shutdown()
+    slicer._executor = _Reader(1, thread_name_prefix="memseg-slice")
+    slicer._force_sync = False
+
+
+def stop_slicing(viewer: ViewerModel) -> None:
+    """Read nothing more for a viewer of ``slice_in_thread``, without waiting for what is being read."""
+    slicer = viewer._layer_slicer
+    slicer._executor.ended = True
+    slicer._executor.shutdown(wait=False, cancel_futures=True)
+    slicer.events.ready.disconnect()
+
+
+def read_again(layer: Layer) -> None:
+    """Read anew what a layer shows, as its viewer reads: in a thread if that is so."""
+    layer.events.reload(layer=layer)
+
+
+def canvas_of(viewer: Viewer) -> QtViewer:
+    """Return the canvas of a window with its sliders."""
+    return viewer.window._qt_viewer
+
+
+def picture_of(canvas: QtViewer) -> QWidget:
+    """Return the widget in which the mouse points and paints."""
+    found: QWidget = canvas.canvas.native
+    return found
+
+
+def hear_keys(canvas: QtViewer, providers: Callable[[], Sequence[Any]]) -> None:
+    """Let keys that are pressed over a canvas reach ``providers()``, the first that knows a key.
+
+    napari asks the active layer and the canvas's own viewer; it chooses anew with each active layer.
+    """
+
+    def choose() -> None:
+        canvas._key_map_handler.keymap_providers = list(providers())
+
+    canvas.viewer.layers.selection.events.active.connect(choose)
+    choose()
+
+
+def world_factor(viewer: ViewerModel, unit: str | None) -> float:
+    """Return how many units of a viewer's sliders one ``unit`` is; 1 where either is unknown."""
+    units = viewer.layers.extent.units
+    if unit is None or not units:
+        return 1.0
+    try:
+        known = pint.get_application_registry()  # type: ignore[no-untyped-call]
+        return float(known.Quantity(1.0, unit).to(units[-1]).magnitude)
+    except pint.errors.PintError:
+        return 1.0
+
+
+class Crosshair:
+    """Two thin lines over a picture, with a gap where they would cross.
+
+    Parameters
+    ----------
+    canvas : QtViewer
+        Over whose layers they are drawn; no layer list knows of them.
+    color : str
+        As vispy names it.
+    """
+
+    def __init__(self, canvas: QtViewer, color: str) -> None:
+        self._line = Line(connect="segments", color=color, width=1, parent=canvas.canvas.view.scene)
+        self._line.set_gl_state("translucent", depth_test=False)
+        self._line.order = 1_000_000
+        self._line.visible = False
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """Ends of the four lines, (8, 2), as (x, y) in the viewer's world; none while it is hidden."""
+        hidden = np.zeros((0, 2), np.float32)
+        return np.asarray(self._line.pos[:, :2], np.float32) if self._line.visible else hidden
+
+    def show(self, points: NDArray[np.float64]) -> None:
+        """Draw lines between (2 n, 2) points, as (x, y) in the viewer's world."""
+        self._line.set_data(pos=points.astype(np.float32))
+        self._line.visible = True
+
+    def hide(self) -> None:
+        """Draw nothing."""
+        self._line.visible = False
+
+    def close(self) -> None:
+        """Take the lines out of the picture."""
+        self._line.parent = None
 
 
 def _array(layer: Labels, level: int) -> Any:

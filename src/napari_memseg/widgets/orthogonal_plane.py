@@ -1,0 +1,196 @@
+"""One more plane of a session: a small viewer whose layers are twins of the main one's.
+
+Its slices are read in a thread, since a plane across the slices of a stack touches all of
+them. It is a canvas and a slider, no more: layers are chosen, coloured and hidden in the
+main viewer, and keys that are pressed over the plane go on to it::
+
+    key ──> corrections of the plane ──> the plane's own (T, arrows, Ctrl+R) ──> main viewer
+
+A plane above 4096² voxels is only looked at, coarse, as the pyramids of result and image
+allow: it is not painted on, and what has no pyramid is not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer
+from napari.qt import QtViewer
+from napari.utils.key_bindings import KeymapProvider
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.napari_compat import (
+    hear_keys,
+    slice_in_thread,
+    stop_slicing,
+)
+from napari_memseg.widgets.orthogonal_link import Cursor, Link
+from napari_memseg.widgets.orthogonal_twins import Twin, twin_of
+from napari_memseg.widgets.parts import Hint
+
+LARGEST = 4096**2
+"""Voxels of a plane that can be painted on, or shown without a pyramid."""
+SMALLEST = (160, 200)
+"""Of a plane with its slider, in pixels."""
+NAMES = ("image", "result", "confidence", "corrections")
+"""Layers of a session, the lowest first."""
+
+
+class Keys(KeymapProvider):
+    """Keys that were bound for one viewer, without those that napari binds for all."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._keymap = viewer.keymap
+
+
+class Plane(QWidget):
+    """A second canvas on an open session, along another axis.
+
+    Parameters
+    ----------
+    desk : Desk
+        Whose session is open.
+    cursor : Cursor
+        Where it looks.
+
+    Attributes
+    ----------
+    viewer : ViewerModel
+        Of its own, with twins of the session's layers.
+    """
+
+    def __init__(self, desk: Desk, cursor: Cursor) -> None:
+        super().__init__()
+        assert desk.session is not None
+        self._desk, self._cursor = desk, cursor
+        self._twins: dict[str, Twin] = {}
+        self._order: tuple[int, ...] = ()
+        self.viewer = ViewerModel(title="plane")
+        slice_in_thread(self.viewer)
+        self.canvas = QtViewer(self.viewer)
+        self.canvas.setAcceptDrops(False)
+        self.canvas.setMinimumSize(*SMALLEST)
+        self.hint = Hint()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.canvas, stretch=1)
+        layout.addWidget(self.hint)
+        self.link = Link(self.viewer, self.canvas, desk.session, cursor, self)
+        self._bind_keys()
+        desk.viewer.layers.selection.events.active.connect(self._take_active)
+        desk.viewer.events.theme.connect(self._take_theme)
+        self._take_theme()
+
+    @property
+    def corrections(self) -> Labels | None:
+        """The layer that is painted on; None where the plane is too large."""
+        twin = self._twins.get("corrections")
+        return None if twin is None else twin.layer
+
+    def show_layers(self, order: tuple[int, ...]) -> None:
+        """Show what the main viewer shows of the session, as it is now.
+
+        Parameters
+        ----------
+        order : (int, int, int)
+            Axes of the volume: the one that the slice is taken along, then downwards, then to the right.
+        """
+        sources = self._sources(order)
+        for name in [name for name, twin in self._twins.items() if sources.get(name) is not twin.source]:
+            self._remove(name)
+        for place, (name, source) in enumerate(sources.items()):
+            if name not in self._twins:
+                twin = self._twins[name] = twin_of(name, source, self._desk)
+                self.viewer.layers.insert(place, twin.layer)
+        if self._twins:
+            self.viewer.dims.axis_labels = ("z", "y", "x")
+            if self.viewer.dims.order != order:
+                self.viewer.dims.order = order
+            self.link.follow()
+        self._take_active()
+        self.hint.say(self._missing(order))
+
+    def close_plane(self) -> None:
+        """Let go of the session; the widget is of no use any more."""
+        self._desk.viewer.layers.selection.events.active.disconnect(self._take_active)
+        self._desk.viewer.events.theme.disconnect(self._take_theme)
+        self.link.close()
+        stop_slicing(self.viewer)
+        self.viewer.layers.selection.active = None
+        for twin in self._twins.values():  # layers go with their viewer: each that is removed takes its time
+            twin.close()
+        self._twins.clear()
+        self.canvas.close()
+        self.deleteLater()
+
+    def _sources(self, order: tuple[int, ...]) -> dict[str, Layer]:
+        """Return the session's layers that can be shown across ``order[0]``."""
+        found = {name: getattr(self._desk.shown, name, None) for name in NAMES}
+        large = self._size(order) > LARGEST
+        return {
+            name: layer
+            for name, layer in found.items()
+            if layer is not None and not (large and not getattr(layer, "multiscale", False))
+        }
+
+    def _size(self, order: tuple[int, ...]) -> int:
+        return prod(self._cursor.shape[axis] for axis in order[1:])
+
+    def _missing(self, order: tuple[int, ...]) -> str:
+        if self._size(order) <= LARGEST:
+            return ""
+        image = getattr(self._desk.shown, "image", None)
+        build = (
+            "" if getattr(image, "multiscale", False) else " Build a pyramid to see the image (page Open)."
+        )
+        return f"This plane has {self._size(order):,} voxels: it is shown coarse and not painted on.{build}"
+
+    def _remove(self, name: str) -> None:
+        twin = self._twins.pop(name)
+        twin.close()
+        self.viewer.layers.remove(twin.layer)
+
+    # Like the main viewer
+
+    def _take_active(self) -> None:
+        """Choose the twin of the layer that is chosen there: its tools work here."""
+        active = self._desk.viewer.layers.selection.active
+        chosen = [twin.layer for twin in self._twins.values() if twin.source is active]
+        self.viewer.layers.selection.active = chosen[0] if chosen else None
+
+    def _take_theme(self) -> None:
+        self.viewer.theme = self._desk.viewer.theme
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up with the cursor."""
+        self.link.follow()
+        super().showEvent(event)
+
+    # Keys
+
+    def _bind_keys(self) -> None:
+        self._keys = Keys(self.viewer)
+        for key, does in (("Left", self._back), ("Right", self._on), ("Control-R", self._fit)):
+            self.viewer.bind_key(key, does, overwrite=True)
+        hear_keys(self.canvas, self._providers)
+
+    def _providers(self) -> Sequence[Any]:
+        layers = [self.viewer.layers.selection.active, self._keys]
+        if self._desk.shown is not None:  # whose tools are bound to it alone
+            layers.append(self._desk.shown.corrections)
+        return [*(one for one in layers if one is not None), self._desk.viewer]
+
+    def _back(self, _: Any) -> None:
+        self.link.step(-1)
+
+    def _on(self, _: Any) -> None:
+        self.link.step(1)
+
+    def _fit(self, _: Any) -> None:
+        self.viewer.reset_view()
