@@ -116,3 +116,71 @@ def test_a_device_that_was_asked_for_is_named_as_such(ask):
 def test_a_device_that_is_not_there_is_refused(capsys):
     assert run(["device", "--device", "abacus"]) == 2
     assert "'abacus'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def painted(ask, image, folder):
+    """A session with a stroke of one class."""
+    ask("session", folder, "new", image, "--class", 1, "bone", "--class", 15, "cartilage")
+    with Session.open(folder) as session:
+        session.overlay[60:70, 0, 0] = 15
+    return folder
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """Write labels of another program: 0, and 7 where ours is 15."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[60:80, 0] = 7
+    tifffile.imwrite(tmp_path / "theirs.tif", labels, photometric="minisblack")
+    return tmp_path / "theirs.tif"
+
+
+def test_labels_from_elsewhere_are_imported_as_one_step_in_the_log(ask, painted, theirs):
+    told = ask("session", painted, "import", theirs, "--map", "7=15", "--zero-is", "no-opinion")
+    voxels = 20 * SHAPE[2] - 10  # ten of them were cartilage before
+    assert told == {
+        "session": str(painted),
+        "seq": 2,
+        "imported": voxels,
+        "kept": 0,
+        "classes": {"15": voxels},
+    }
+    assert [row["kind"] for row in ask("session", painted, "log")] == ["paint", "import"]
+    assert ask("session", painted, "info")["painted_voxels"] == {"0": 0, "1": 0, "15": 20 * SHAPE[2]}
+    again = ask("session", painted, "import", theirs, "--unlabelled", 7, "--box", "0:60,:,:", "--overwrite")
+    assert again["classes"] == {"0": 60 * SHAPE[1] * SHAPE[2]}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "hold [7], which mean nothing here"),
+        (("--map", "7-15"), "theirs=ours"),
+        (("--map", "7=3"), "no classes of the session"),
+        (("--box", "0:200,:,:"), "leaves the volume"),
+        (("--zero-is", "nothing"), "'nothing' is not one of"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused_and_nothing_is_changed(
+    capsys, ask, painted, theirs, options, says
+):
+    assert run([str(word) for word in ("session", painted, "import", theirs, *options)]) == 2
+    assert says in capsys.readouterr().err
+    assert len(ask("session", painted, "log")) == 1
+
+
+@pytest.mark.parametrize("kind", ["nnunet", "monai", "tiff"])
+def test_a_part_of_a_session_is_exported_for_others(ask, painted, tmp_path, kind):
+    out = tmp_path / "out"
+    told = ask("export", painted, out, "--format", kind, "--box", "60:70,0:8,0:9", "--labels", "confirmed")
+    assert told == {"path": str(out), "seq": 1, "run": None}
+    told = json.loads((out / "provenance.json").read_bytes())
+    assert (told["format"], told["region"], told["labels"]) == (kind, "60:70,0:8,0:9", "confirmed")
+
+
+def test_an_export_to_what_exists_or_of_no_format_is_refused(capsys, painted, tmp_path):
+    for call, says in (((painted,), "exists already"), ((tmp_path / "out", "--format", "png"), "not one of")):
+        assert run([str(word) for word in ("export", painted, *call)]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

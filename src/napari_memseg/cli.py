@@ -351,6 +351,25 @@ def backup(folder: Path, destination: Path, as_json: bool) -> None:
     say(workflow(folder, destination), as_json)
 
 
+@session.command("import")
+@click.argument("labels")
+@click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: only this part; LABELS may be as large as it.")
+@click.option("--unlabelled", type=int, multiple=True, help="Value that means 'no opinion'; repeatable.")
+@click.option("--map", "renamed", default="", metavar="THEIRS=OURS,…", help="Which value is which class.")
+@click.option("--zero-is", type=click.Choice(["background", "no-opinion"]), default="background")
+@click.option("--overwrite", is_flag=True, help="Also replace what is painted here already.")
+@AS_JSON
+@click.pass_obj
+def import_(folder: Path, /, labels: str, renamed: str, as_json: bool, **options: Any) -> None:
+    """Paint LABELS from elsewhere into the session, as one step that undo takes back."""
+    from napari_memseg.workflows.corrections_import import import_corrections
+    from napari_memseg.workflows.label_meaning import ImportConfig, renamed_of
+
+    config = ImportConfig(renamed=renamed_of(renamed), **options)
+    with closing(import_corrections(folder, labels, config)) as steps:
+        say(follow(steps), as_json)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
     try:

@@ -34,7 +34,7 @@ from napari_memseg.errors import ClassTableError, GeometryError, SessionError
 from napari_memseg.geometry import Box, Zyx, cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -170,7 +170,7 @@ class Overlay(DirtyCells):
 
     def fill_from(
         self, box: Box, values: Callable[[Box], NDArray[Any]], *, tool: str, kind: str = "bulk"
-    ) -> Iterator[Box]:
+    ) -> Generator[Box, None, None]:
         """Give the voxels of a box values of their own, cell by cell: one stroke, stored whole or not at all.
 
         Whoever stops before the end, or an error on the way, leaves everything as it was. Until then
