@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from napari_memseg.workflows.train_job import TrainJob
 
-FIRST_STEPS, STEPS = 120, 60
+FIRST_STEPS, STEPS = 60, 30
 """Of the first round, and of those after it."""
 WATCH_SECONDS = 0.1
 """Time between two looks for new strokes or another view."""
