@@ -32,6 +32,7 @@ from napari_memseg.widgets.painting import PAINTING
 from napari_memseg.widgets.previewing import Previewing
 from napari_memseg.widgets.reader import VOLUME
 from napari_memseg.widgets.relay import JobRelay, Outcome
+from napari_memseg.widgets.reviewing import Reviewing
 from napari_memseg.widgets.segmenting import Segmenting
 from napari_memseg.widgets.session_layers import SessionLayers
 from napari_memseg.widgets.settings import setting
@@ -66,6 +67,8 @@ class Desk(QObject):
         Runs, shown while they come in.
     previewing : Previewing
         What a network that is still learning says of what is looked at.
+    reviewing : Reviewing
+        Places that are worth a look.
     forecasting : Forecasting
         What the run that is chosen would take.
     networks : Networks
@@ -116,6 +119,7 @@ class Desk(QObject):
         self.training = JobRelay(self, after=self.forecasting.relay)
         self.segmenting = Segmenting(self)
         self.previewing = Previewing(self)
+        self.reviewing = Reviewing(self)
         self.segmenting.moved.connect(self.look)
         for relay in (self.training, self.segmenting.relay, self.exporting, self.building):
             relay.ended.connect(self.forecasting.go_on)
@@ -372,6 +376,7 @@ class Desk(QObject):
             relay.cancel()
         self.segmenting.close()
         self.previewing.close()
+        self.reviewing.close()
         self._guard.close()
         self.viewer.layers.events.inserted.disconnect(self._on_viewer_layers)
         self.viewer.layers.events.removed.disconnect(self._on_viewer_layers)

@@ -1,0 +1,94 @@
+"""A person is taken from place to place, and what she accepts becomes truth."""
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+
+import toys
+from napari_memseg.annotation.review import Review, reviews_in
+from napari_memseg.annotation.session import Session
+from napari_memseg.inference.config import SegmentConfig
+from napari_memseg.io.formats import open_volume
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.workflows import child_process
+from napari_memseg.workflows.segment import segment_session
+from running import checkpoint_of
+from widgets.hands import click, close, line, press, stroke
+from widgets.test_road import open_viewer, until
+
+pytestmark = pytest.mark.qt
+SHAPE = (40, 48, 80)
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A session with two runs that differ in a box."""
+    toys.register()
+    grey = np.full(SHAPE, 0.1, np.float32)
+    grey[:, :, 40:], grey[5:35, 5:40, 20:60] = 0.9, 0.5
+    tifffile.imwrite(tmp_path / "image.tif", grey, photometric="minisblack")
+    classes = ClassTable.from_ids(toys.null().classes.ids[1:])
+    with Session.create(tmp_path / "session", open_volume(tmp_path / "image.tif"), classes) as opened:
+        for threshold in (0.6, 0.3):
+            model = checkpoint_of(toys.null(threshold=threshold), tmp_path)
+            config = SegmentConfig(chunk=16, tile=(32, 32, 32), device="cpu", confidence=True)
+            list(segment_session(opened.path, model, config))
+    return tmp_path / "session"
+
+
+def test_from_place_to_place(qtbot, make_napari_viewer, session):
+    viewer, dock = open_viewer(make_napari_viewer)
+    assert dock.desk.open_session(session)
+    dock.show_page(dock.review)
+    page, reviewing = dock.review, dock.desk.reviewing
+    click(page.find_places)
+    until(qtbot, lambda: reviewing.place is not None)
+    first = reviewing.place
+    assert first.kind == "differs"
+    assert page.places.count() == len(reviewing.review.places)
+    assert not page.places.item(0).icon().isNull()
+    assert "may be wrong" in page.places.item(0).text()
+    assert viewer.dims.current_step[0] == first.centre[0]
+    frame = viewer.layers["place"]
+    assert frame.data[0][:, 0] == pytest.approx(first.centre[0])
+    assert viewer.layers.selection.active.name == "corrections"
+
+    dock.desk.choose(0)
+    stroke(viewer, line(0.5, 0.5, 0.52, 0.5))
+    press(viewer, Qt.Key.Key_Y)
+    opened = dock.desk.session
+    (confirmed,) = opened.confirmed()
+    assert confirmed.box.shape[0] == 1, "only the slice that is shown"
+    assert first.box.contains(confirmed.box)
+    verdict = Review.load(reviews_in(session)[0]).verdicts[first.number]
+    assert (verdict.verdict, verdict.changed) == ("accepted", True)
+    assert page.places.item(0).text().startswith("✓")
+
+    if reviewing.place is not first:
+        press(viewer, Qt.Key.Key_K)
+        assert len(reviewing.review.verdicts) == 2
+    click(page.count)
+    until(qtbot, lambda: reviewing.counted is not None)
+    assert "Dice" in page.numbers.text()
+
+    click(page.take_back)
+    assert opened.confirmed() == []
+    dock.desk.close_session()
+    assert "place" not in viewer.layers
+    child_process.close_children()
+    close(viewer)
+
+
+def test_without_a_session_or_a_run_the_page_says_what_to_do(qtbot, make_napari_viewer, tmp_path):
+    viewer, dock = open_viewer(make_napari_viewer)
+    assert "page Open" in dock.review.hint.text()
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((4, 50, 60), np.uint8), photometric="minisblack")
+    Session.create(tmp_path / "s", open_volume(tmp_path / "image.tif"), ClassTable.from_ids([1])).close()
+    assert dock.desk.open_session(tmp_path / "s")
+    assert "segment first" in dock.review.hint.text()
+    assert not dock.review.find_places.isEnabled()
+    press(viewer, Qt.Key.Key_Y)  # nothing to accept: nothing happens
+    assert dock.desk.session.confirmed() == []
+    child_process.close_children()
+    close(viewer)
