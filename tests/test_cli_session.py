@@ -99,6 +99,19 @@ def test_info_counts_painted_voxels(ask, image, folder):
     assert np.count_nonzero(painted) == 14
 
 
+def test_a_review_without_a_prediction_is_refused_and_statistics_count_what_is_known(
+    ask, capsys, image, folder
+):
+    ask("session", folder, "new", image)
+    assert run(["session", str(folder), "review"]) == 2
+    assert "Segment first" in capsys.readouterr().err
+    with Session.open(folder) as session:
+        session.overlay[3, 4:6, 5:7] = 1
+    told = ask("session", folder, "statistics")
+    assert (told["strokes"], told["known"], told["changed"]) == (1, 4, 0)
+    assert told["classes"]["1"] == {"known": 4, "changed": None, "dice_before": None, "dice_after": None}
+
+
 def test_device_tells_what_networks_run_on_and_why(ask):
     told = ask("device")
     assert told.keys() == {"device", "why"}

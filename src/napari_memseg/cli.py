@@ -351,6 +351,28 @@ def backup(folder: Path, destination: Path, as_json: bool) -> None:
     say(workflow(folder, destination), as_json)
 
 
+@session.command()
+@click.option("--most", type=click.IntRange(1, 1000), default=50, help="Places of the list.")
+@click.option("--seed", type=int, default=0, help="Of the places that are drawn by lot.")
+@AS_JSON
+@click.pass_obj
+def review(folder: Path, most: int, seed: int, as_json: bool) -> None:
+    """List the places that are worth a look, the most worthwhile first."""
+    from napari_memseg.workflows.review import find_places
+
+    say(follow(find_places(folder, most=most, seed=seed)), as_json)
+
+
+@session.command()
+@AS_JSON
+@click.pass_obj
+def statistics(folder: Path, as_json: bool) -> None:
+    """Tell how the review goes: minutes, voxels, and how far runs agree with what is known."""
+    from napari_memseg.workflows.review_statistics import statistics as workflow
+
+    say(follow(workflow(folder)), as_json)
+
+
 @session.command("import")
 @click.argument("labels")
 @click.option("--box", help="Z0:Z1,Y0:Y1,X0:X1: only this part; LABELS may be as large as it.")
