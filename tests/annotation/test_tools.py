@@ -159,7 +159,7 @@ def test_no_object_under_the_cursor_is_said(session, predict, predicted, told):
 
 def test_a_class_is_merged_into_another_in_a_box(session, predict):
     composite = predict((box((0, 30), (0, 30), (0, 30)), BONE), (box((0, 9), (40, 50), (0, 9)), CARTILAGE))
-    changed = did(session, fill.merge(composite, BONE, MARROW, box((5, 9), (0, 66), (0, 130))))
+    changed = did(session, fill.merge(composite, (5, 1, 1), MARROW, box((5, 9), (0, 66), (0, 130))))
     assert changed.sum() == changed[5:9, :30, :30].sum() == 4 * 30 * 30
 
 
@@ -332,6 +332,20 @@ def test_all_consecutive_slices_are_joined_each_class_for_itself(session, paint)
     opinions = np.asarray(session.overlay)
     assert (opinions[2:7, 5:9, 5:9] == BONE).all()
     assert not opinions[4, 20:24].any()
+
+
+@pytest.mark.parametrize(("at", "found"), [(20, (10, 31)), (10, (10, 31)), (31, (30, 32)), (5, (5, 11))])
+def test_the_painted_slices_around_one_are_found(session, paint, at, found):
+    for z in (10, 30):
+        paint(box(z, (5, 9), (5, 9)), BONE)
+    around = between.painted_around(session.composite(), BONE, box(at, (0, 66), (0, 130)))
+    assert around == box(found, (0, 66), (0, 130))
+
+
+def test_painted_slices_far_away_are_not_looked_for(session, paint, monkeypatch):
+    monkeypatch.setattr(between, "MOST_VOXELS", 10 * SLICE.size)
+    paint(box(20, (5, 9), (5, 9)), BONE)
+    assert between.painted_around(session.composite(), BONE, SLICE) == SLICE
 
 
 def test_interpolation_needs_two_slices_with_a_gap(session, paint):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from napari.layers import Labels
@@ -21,6 +22,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_memseg.annotation.indexing import MOST_VOXELS
 from napari_memseg.annotation.overlay import Overlay
+from napari_memseg.annotation.tools.edit import Edit, apply
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.widgets.napari_compat import forget_history, patch, shown_box
@@ -82,6 +84,14 @@ class Painter(QObject):
             self.overlay.retry()
         self.layer.editable = self.overlay.state != "failed"
         self._tell()
+
+    def paint(self, edit: Edit) -> bool:
+        """Paint what a tool made of this overlay, as one step; return whether it is on disk."""
+        with self._answering():
+            apply(edit, self.overlay)
+        self._patch(edit.box)
+        self._tell()
+        return self.overlay.state == "saved"
 
     def close(self) -> None:
         """Store what is pending, and listen no more."""
@@ -152,6 +162,8 @@ class Painter(QObject):
             QTimer.singleShot(0, self._stop)
         elif self.overlay.has_pending and not self._timer.isActive():
             self._timer.start()
+        if self.overlay.only_where is not None and self.overlay.in_stroke:
+            QTimer.singleShot(0, partial(self._patch, box))  # once napari has drawn the whole dab
         self.changed.emit(box)
         if self.overlay.state != self._told:
             self._tell()

@@ -21,7 +21,7 @@ import edt
 import numpy as np
 import scipy.ndimage as ndi
 
-from napari_memseg.annotation.tools.edit import Edit, Scene
+from napari_memseg.annotation.tools.edit import MOST_VOXELS, Edit, Scene, check_room
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, zyx
 
@@ -68,6 +68,36 @@ def interpolate(composite: Composite, class_id: int, box: Box, axis: int = 0) ->
         _go_over(stack[low], stack[high], between[low + 1 : high])
     mask = np.moveaxis(between, 0, axis) & scene.silent(class_id)
     return scene.edit(box, class_id, mask, "interpolate")
+
+
+def painted_around(composite: Composite, class_id: int, view: Box, axis: int = 0) -> Box:
+    """Return a slice with those before and behind it, up to the next ones where a class was painted.
+
+    Parameters
+    ----------
+    composite, class_id, axis
+        As for ``interpolate``.
+    view : Box
+        A part of one slice.
+
+    Returns
+    -------
+    Box
+        Of at most ``MOST_VOXELS``; it ends at the slice itself where none is painted that near.
+    """
+    check_room(view)
+    value = class_id or composite.classes.background_opinion
+    reach = MOST_VOXELS // view.size // 2
+    middle, end = view.start[axis], composite.shape[axis]
+
+    def painted(at: int) -> bool:
+        return bool((composite.overlay.read(_slice(view, axis, at)) == value).any())
+
+    before = range(middle - 1, max(middle - reach, -1), -1)
+    behind = range(middle + 1, min(middle + reach, end))
+    low = next(filter(painted, before), middle)
+    high = next(filter(painted, behind), middle)
+    return _slice(view, axis, low) | _slice(view, axis, high)
 
 
 def copy_slice(

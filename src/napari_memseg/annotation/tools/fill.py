@@ -87,21 +87,25 @@ def recolor_object(composite: Composite, at: Zyx, class_id: int, within: Box | N
     return _recolored(scene, region, class_id, "recolour object")
 
 
-def merge(composite: Composite, source: int, class_id: int, box: Box) -> Edit:
-    """Turn everything of one class into another, in a box.
+def merge(composite: Composite, at: Zyx, class_id: int, box: Box) -> Edit:
+    """Turn everything of the class under the cursor into another, in a box.
 
     Parameters
     ----------
-    composite : Composite
-        What is shown.
-    source, class_id : int
-        What it is, and what it becomes.
+    composite, at, class_id
+        As for ``fill``.
     box : Box
         Of at most ``MOST_VOXELS``.
+
+    Raises
+    ------
+    InputError
+        If there is background, or nothing, under the cursor.
     """
     scene = Scene.of(composite, box)
-    scene.value(source)
-    return _recolored(scene, scene.shown == source, class_id, "merge classes")
+    _check_object(scene, at)
+    here = scene.shown[index_in(box, at)]
+    return _recolored(scene, scene.shown == here, class_id, "merge classes")
 
 
 def region_at(

@@ -16,6 +16,7 @@ from napari_memseg.widgets.keys import shown
 from napari_memseg.widgets.pages.page import NO_SESSION, Page, why_read_only
 from napari_memseg.widgets.painting import REDO, UNDO
 from napari_memseg.widgets.parts import Button, Hint, group, row
+from napari_memseg.widgets.tools import Tools
 from napari_memseg.workflows.session import models_in
 
 
@@ -62,7 +63,9 @@ class CorrectPage(Page):
             self.retrain,
             self.retrain.reason,
         )
-        self.add(self.content)
+        self.tools = Tools(desk)
+        self.tools_group = group("Tools", self.tools)
+        self.add(self.content, self.tools_group)
         self.column.addStretch()
         desk.stored.connect(self._on_stored)
         desk.counted.connect(self._show_strokes)
@@ -72,6 +75,7 @@ class CorrectPage(Page):
         """Show what can be undone, which layers are there, and what to do next."""
         session, layers = self.desk.session, self.desk.shown
         self.content.setVisible(session is not None)
+        self.tools_group.setVisible(session is not None and not session.read_only)
         if session is None or layers is None:
             self.hint.say(NO_SESSION)
             return

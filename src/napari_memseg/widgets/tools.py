@@ -1,0 +1,292 @@
+"""The group "Tools": a button and a key for each, what they work on, and the two ways of the brush.
+
+::
+
+    Slices [1]  Radius [2]  Small [100]      what tools work on
+    [Fill region] [Object → class] ...       each also by a key, wherever the dock is
+    [ ] only grey [40] to [90]   [ ] ball    how the brush paints
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Labels
+from napari.utils.notifications import show_info
+from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QSpinBox, QWidget
+
+from napari_memseg.annotation.session import Session
+from napari_memseg.annotation.tools.grey import GreyRange
+from napari_memseg.annotation.tools.outline import MOST_RADIUS
+from napari_memseg.errors import InputError
+from napari_memseg.geometry import Box, zyx
+from napari_memseg.io.volume import Volume
+from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.keys import BALL_KEY, GREY_KEY, bind_tools, shown
+from napari_memseg.widgets.parts import Button, Choice, Hint, column, form, row
+from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, ToolRunner, cursor_voxel
+
+COLUMNS = 2
+NARROW, EDGES = "where the object is narrow", "at edges of the image"
+PAINTED, SHOWN = "what is painted", "all that is shown"
+MOST_GREY = 1e9
+
+
+class Tools(QWidget):
+    """Buttons of all tools, with what they need to know.
+
+    Parameters
+    ----------
+    desk : Desk
+        Whose session they work on.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.runner = ToolRunner(desk, self)
+        self._pointing: Tool | None = None
+        self._mode = "pan_zoom"
+        self.slices = _number(1, 9999, 1, "Slices that are worked on, the shown one in the middle")
+        self.radius = _number(1, MOST_RADIUS, 2, "Of Smooth, Grow and Shrink, in voxels")
+        self.small = _number(1, 10**9, 100, "Islands and holes of fewer voxels are small")
+        self.along = Choice((NARROW, EDGES), "Where Split object parts an object")
+        self.what = Choice((PAINTED, SHOWN), "What Copy carries to another slice")
+        self.buttons = {tool.name: self._button(tool) for tool in TOOLS}
+        self.grey = QCheckBox("only grey")
+        self.grey.setToolTip(f"The brush paints only where grey values agree ({shown(GREY_KEY)})")
+        self.low, self.high = _grey_value("Darkest"), _grey_value("Brightest")
+        self.ball = QCheckBox("ball")
+        self.ball.setToolTip(f"The brush paints a ball, in several slices at once ({shown(BALL_KEY)})")
+        self.status = Hint()
+        self.reason = Hint()
+        self._lay_out()
+        self._connect()
+        bind_tools(desk.viewer, self)
+        self._on_session()
+
+    def _lay_out(self) -> None:
+        buttons = QWidget()
+        grid = QGridLayout(buttons)
+        grid.setContentsMargins(0, 0, 0, 0)
+        for place, button in enumerate(self.buttons.values()):
+            grid.addWidget(button, *divmod(place, COLUMNS))
+        layout = column(self)
+        for widget in (
+            form(Slices=self.slices, Radius=self.radius, Small_is_below=self.small),
+            form(Split=self.along, Copy=self.what),
+            buttons,
+            row(self.grey, self.low, self.high, self.ball),
+            self.reason,
+            self.status,
+        ):
+            layout.addWidget(widget)
+
+    def _connect(self) -> None:
+        desk = self._desk
+        self.runner.told.connect(self.status.say)
+        desk.session_changed.connect(self._on_session)
+        desk.layers_changed.connect(self._on_layers)
+        for signal in (desk.classes_changed, desk.chosen, desk.stored):
+            signal.connect(self.refresh)
+        self.grey.toggled.connect(self._bind_brush)
+        self.low.valueChanged.connect(self._bind_brush)
+        self.high.valueChanged.connect(self._bind_brush)
+        self.ball.toggled.connect(self._shape_brush)
+
+    def _button(self, tool: Tool) -> Button:
+        action = partial(self._point, tool) if tool.points else partial(self.use, tool.name)
+        return Button(tool.text, action, f"{tool.tip} ({shown(tool.key)})")
+
+    # What can be done now
+
+    def refresh(self) -> None:
+        """Let buttons work, or say why they do not."""
+        why = self.why_not()
+        self.reason.say(why)
+        for button in self.buttons.values():
+            button.allow(why, quiet=True)
+        for widget in (self.grey, self.low, self.high, self.ball):
+            widget.setEnabled(self._layer is not None)
+
+    def why_not(self) -> str:
+        """Say why no tool works now; nothing where they do."""
+        session, layer = self._desk.session, self._layer
+        if session is None:
+            return "Open a session first."
+        if session.read_only:
+            return "This session can only be looked at."
+        if layer is None:
+            return "The corrections are not shown: show the layers again."
+        if not layer.editable:
+            return "The disk refuses: make room on it, and try to store again."
+        return "" if self._class(session, layer) is not None else "Choose a class in the table first."
+
+    @property
+    def _layer(self) -> Labels | None:
+        return self._desk.shown.corrections if self._desk.shown else None
+
+    @staticmethod
+    def _class(session: Session, layer: Labels) -> int | None:
+        value = int(layer.selected_label)
+        if value == session.classes.background_opinion:
+            return 0
+        return value if value and value in session.classes.ids else None
+
+    # Tools
+
+    def use(self, name: str) -> None:
+        """Use a tool on what is shown now, or say why it cannot be."""
+        (tool,) = (tool for tool in TOOLS if tool.name == name)
+        asked = self._ask()
+        if isinstance(asked, str):
+            self.status.say(asked)
+            show_info(asked)
+        elif tool.points and not asked.over:
+            show_info(f"{tool.text}: point at a place in the volume, and press {shown(tool.key)}.")
+        else:
+            self._desk.save()
+            self.runner.start(tool, asked)
+
+    def _point(self, tool: Tool) -> None:
+        """Use a tool where the next click on the picture is, which does not paint."""
+        layer = self._layer
+        if layer is None:
+            return
+        if self._pointing is None:
+            self._mode, layer.mode = str(layer.mode), "pan_zoom"
+            self._desk.viewer.mouse_drag_callbacks.append(self._on_click)
+        self._pointing = tool
+        self.status.say(f"{tool.text}: click on the place in the picture.")
+
+    def _on_click(self, viewer: Viewer, event: object) -> None:
+        tool, layer = self._pointing, self._layer
+        self._stop_pointing()
+        if tool is not None:
+            self.use(tool.name)
+        if layer is not None and str(layer.mode) == "pan_zoom":
+            QTimer.singleShot(0, partial(setattr, layer, "mode", self._mode))  # after napari took the click
+
+    def _stop_pointing(self) -> None:
+        if self._pointing is not None:
+            self._desk.viewer.mouse_drag_callbacks.remove(self._on_click)
+            self._pointing = None
+
+    def _ask(self) -> Asked | str:
+        """Return what a tool is to know, or why it cannot work."""
+        session, layer = self._desk.session, self._layer
+        if (why := self.why_not()) or session is None or layer is None:
+            return why
+        if self._desk.viewer.dims.ndisplay == 3:
+            return "Tools work on slices: go back to 2D."
+        view, class_id = self._desk.visible_box(), self._class(session, layer)
+        if view is None or view.is_empty or class_id is None:
+            return "Nothing of the volume is visible: bring it into view first."
+        axis = next(a for a in range(3) if a not in self._desk.viewer.dims.displayed)
+        at = cursor_voxel(self._desk, view)
+        return Asked(
+            session,
+            session.composite(),
+            class_id,
+            at or zyx(s + n // 2 for s, n in zip(view.start, view.shape, strict=True)),
+            at is not None,
+            view,
+            _deepened(view, axis, self.slices.value()).clip(session.shape),
+            axis,
+            self.radius.value(),
+            self.small.value(),
+            self.along.currentText() == EDGES,
+            "painted" if self.what.currentText() == PAINTED else "shown",
+        )
+
+    # The brush
+
+    def toggle_grey(self) -> None:
+        """Let the brush paint only what is about as bright as the place under the cursor, or all again."""
+        if self.grey.isChecked():
+            self.grey.setChecked(False)
+            return
+        asked = self._ask()
+        if isinstance(asked, str):
+            show_info(asked)
+            return
+        try:
+            value = float(asked.grey(Box.at(asked.at, (1, 1, 1)))[0, 0, 0])
+        except InputError as error:
+            show_info(str(error))
+            return
+        half = max(self.high.value() - self.low.value(), 0) / 2
+        about = GreyRange.about(value, half)
+        self.low.setValue(about.low)
+        self.high.setValue(about.high)
+        self.grey.setChecked(True)
+
+    def toggle_ball(self) -> None:
+        """Let the brush paint a ball, or a disc again."""
+        self.ball.setChecked(not self.ball.isChecked())
+
+    def _bind_brush(self) -> None:
+        """Let the overlay ask the image where a brush may paint."""
+        session = self._desk.session
+        if session is None:
+            return
+        wanted = None
+        if self.grey.isChecked():
+            low, high = sorted((self.low.value(), self.high.value()))
+            wanted = partial(_agrees, session.image, session.level, GreyRange(low, high))
+        session.overlay.only_where = wanted
+
+    def _shape_brush(self) -> None:
+        if self._layer is not None:
+            self._layer.n_edit_dimensions = 3 if self.ball.isChecked() else 2
+
+    def _on_session(self) -> None:
+        self._stop_pointing()
+        layer = self._desk.shown.image if self._desk.shown else None
+        limits = getattr(layer, "contrast_limits", None)
+        if limits is not None:
+            middle, tolerance = float(np.mean(limits)), float(np.ptp(limits)) / 8
+            self.low.setValue(middle - tolerance)
+            self.high.setValue(middle + tolerance)
+        self._bind_brush()
+        self._on_layers()
+
+    def _on_layers(self) -> None:
+        self._shape_brush()
+        self.refresh()
+
+
+def _agrees(image: Volume, level: int, wanted: GreyRange, box: Box) -> NDArray[np.bool_]:
+    """Say where a brush may paint: nowhere in a part of the image that cannot be read."""
+    try:
+        return wanted.mask(image.read(box, level))
+    except InputError as error:
+        show_info(str(error))
+        return np.zeros(box.shape, bool)
+
+
+def _deepened(view: Box, axis: int, slices: int) -> Box:
+    low, high = [0, 0, 0], [0, 0, 0]
+    low[axis], high[axis] = (slices - 1) // 2, slices // 2
+    return view.grow(zyx(low), zyx(high))
+
+
+def _number(lowest: int, highest: int, value: int, tip: str) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(lowest, highest)
+    box.setValue(value)
+    box.setToolTip(tip)
+    return box
+
+
+def _grey_value(what: str) -> QDoubleSpinBox:
+    box = QDoubleSpinBox()
+    box.setRange(-MOST_GREY, MOST_GREY)
+    box.setDecimals(2)
+    box.setToolTip(f"{what} grey value that is painted, as the image stores it")
+    box.setMinimumWidth(60)
+    return box

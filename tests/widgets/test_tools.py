@@ -1,0 +1,266 @@
+"""Edit tools in a real viewer: by key and by button, taken back in one step, refused with a reason."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_memseg.geometry import Box
+from napari_memseg.widgets import keys, tooling, tools
+from napari_memseg.widgets.napari_compat import shown_box
+from widgets.hands import LEFT, NONE, _pixel, canvas, click, close, line, press, stroke
+
+pytestmark = pytest.mark.qt
+
+SHIFT, CTRL = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
+BONE, MARROW, NOBODY = 1, 2, 255
+MIDDLE = (0.5, 0.5)
+
+
+@pytest.fixture
+def told(monkeypatch, said):
+    """All that a person is told by notifications, of tools too."""
+    for module in (tooling, tools):
+        monkeypatch.setattr(module, "show_info", said.append)
+    return said
+
+
+@pytest.fixture
+def opened(open_dock, folder):
+    """Open a viewer with the dock on the page Correct, and take the brush of marrow."""
+
+    def make():
+        viewer, dock = open_dock(folder)
+        dock.desk.add_class(MARROW, "marrow")
+        dock.show_page(dock.correct)
+        dock.desk.choose(MARROW)
+        QApplication.processEvents()
+        return viewer, dock
+
+    return make
+
+
+def point(viewer, place=MIDDLE):
+    """Move the mouse over the picture."""
+    QTest.mouseMove(canvas(viewer), _pixel(viewer, (place[0] - 0.01, place[1])))
+    QTest.mouseMove(canvas(viewer), _pixel(viewer, place))
+    QApplication.processEvents()
+
+
+def opinions(dock):
+    return np.asarray(dock.desk.session.overlay)
+
+
+def shows_opinions(dock):
+    """Whether the corrections show what is in memory."""
+    layer = dock.desk.shown.corrections
+    box, _ = shown_box(layer)
+    return np.array_equal(layer._slice.image.raw, layer.data.read(box).reshape(box.shape)[0])
+
+
+def slice_of(dock):
+    return dock.desk.visible_box().start[0]
+
+
+def cube(dock, half=5):
+    """Return a cube in the middle of the volume."""
+    middle = [n // 2 for n in dock.desk.session.shape]
+    return Box(tuple(m - half for m in middle), tuple(m + half for m in middle))
+
+
+def use(viewer, key, modifiers=SHIFT):
+    press(viewer, key, modifiers)
+
+
+def test_an_object_gets_the_chosen_class_by_key_and_undo_takes_that_back(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: (opinions(dock)[where.slices] == MARROW).all())
+    until(lambda: not dock.correct.tools.runner.busy)
+    assert np.count_nonzero(opinions(dock)) == where.size
+    assert shows_opinions(dock)
+    assert "1,000 voxels" in dock.correct.tools.status.text()
+    use(viewer, Qt.Key.Key_Z, CTRL)
+    assert (opinions(dock)[where.slices] == BONE).all()
+    assert shows_opinions(dock)
+    assert dock.badge.state == "saved"
+    close(viewer)
+
+
+def test_a_contour_is_filled_in_the_slice_alone(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    z = slice_of(dock)
+    overlay = dock.desk.session.overlay
+    overlay.fill(where, MARROW)
+    inner = where.grow((0, -1, -1))
+    overlay.fill(inner, 0)
+    point(viewer)
+    use(viewer, Qt.Key.Key_F)
+    until(lambda: (opinions(dock)[z][where.slices[1:]] == MARROW).all())
+    other = opinions(dock)[where.start[0] if z != where.start[0] else z + 1]
+    assert not other[inner.slices[1:]].any()
+    close(viewer)
+
+
+def test_slices_are_interpolated_across_the_one_that_is_shown(opened, until):
+    viewer, dock = opened()
+    z, where = slice_of(dock), cube(dock)
+    for at in (z - 3, z + 3):
+        dock.desk.session.overlay[(at, *where.slices[1:])] = MARROW
+    use(viewer, Qt.Key.Key_I)
+    until(lambda: (opinions(dock)[(slice(z - 3, z + 4), *where.slices[1:])] == MARROW).all())
+    steps = dock.desk.session.corrections.seq
+    use(viewer, Qt.Key.Key_Z, CTRL)
+    assert dock.desk.session.corrections.seq == steps + 1
+    assert not opinions(dock)[z].any()
+    close(viewer)
+
+
+def test_a_slice_is_carried_to_the_next_and_the_view_follows(opened, until):
+    viewer, dock = opened()
+    z = slice_of(dock)
+    stroke(viewer, line(0.4, 0.5, 0.6, 0.5))
+    use(viewer, Qt.Key.Key_N)
+    until(lambda: slice_of(dock) == z + 1)
+    assert np.array_equal(opinions(dock)[z + 1], opinions(dock)[z])
+    assert opinions(dock)[z].any()
+    close(viewer)
+
+
+def test_an_outline_grows_and_islands_go_in_as_many_slices_as_are_chosen(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, MARROW)
+    dock.correct.tools.slices.setValue(40)
+    dock.correct.tools.radius.setValue(1)
+    click(dock.correct.tools.buttons["grow"])
+    until(lambda: np.count_nonzero(opinions(dock)) == 1000 + 6 * 100)
+    dock.correct.tools.small.setValue(2000)
+    click(dock.correct.tools.buttons["islands"])
+    until(lambda: not opinions(dock).any())
+    close(viewer)
+
+
+def test_a_button_of_a_tool_that_points_waits_for_a_click_that_does_not_paint(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    click(dock.correct.tools.buttons["object"])
+    assert "click on the place" in dock.correct.tools.status.text()
+    QTest.mouseMove(canvas(viewer), _pixel(viewer, MIDDLE))
+    QTest.mouseClick(canvas(viewer), LEFT, NONE, _pixel(viewer, MIDDLE))
+    until(lambda: (opinions(dock)[where.slices] == MARROW).all())
+    assert np.count_nonzero(opinions(dock)) == where.size
+    until(lambda: dock.desk.shown.corrections.mode == "paint")
+    close(viewer)
+
+
+def test_what_cannot_be_done_is_said(opened, until, told):
+    viewer, dock = opened()
+    point(viewer)
+    steps = dock.desk.session.corrections.seq
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: bool(told))
+    assert "Nothing is shown" in told[-1]
+    assert dock.desk.session.corrections.seq == steps
+    viewer.dims.ndisplay = 3
+    use(viewer, Qt.Key.Key_F)
+    assert "go back to 2D" in told[-1]
+    close(viewer)
+
+
+def test_buttons_say_why_they_do_not_work(opened):
+    viewer, dock = opened()
+    dock.desk.shown.corrections.selected_label = 0
+    button = dock.correct.tools.buttons["fill"]
+    assert not button.isEnabled()
+    assert "Choose a class" in button.toolTip()
+    viewer.layers.remove(dock.desk.shown.corrections)
+    assert "not shown" in dock.correct.tools.reason.text()
+    close(viewer)
+
+
+def test_what_was_painted_meanwhile_is_kept_and_the_tool_drops_its_edit(opened, until, told):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    dock.desk.session.overlay[where.start] = MARROW  # before anything that the thread found is taken
+    until(lambda: bool(told))
+    assert "meanwhile" in told[-1]
+    assert np.count_nonzero(opinions(dock) == MARROW) == 1
+    close(viewer)
+
+
+def test_a_session_that_is_closed_meanwhile_drops_the_edit(opened, until):
+    viewer, dock = opened()
+    dock.desk.session.overlay.fill(cube(dock), BONE)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    dock.desk.close_session()
+    assert not dock.correct.tools.runner.busy
+    QApplication.processEvents()
+    close(viewer)
+
+
+def test_the_brush_paints_only_where_grey_values_agree(opened, until):
+    viewer, dock = opened()
+    box = dock.correct.tools
+    box.low.setValue(100)
+    box.high.setValue(160)
+    box.grey.setChecked(True)
+    stroke(viewer, line(0.4, 0.5, 0.6, 0.5))
+    z = slice_of(dock)
+    image = dock.desk.session.image.read(Box.whole(dock.desk.session.shape))[z]
+    painted = opinions(dock)[z] == MARROW
+    assert painted.any()
+    assert ((image[painted] >= 100) & (image[painted] <= 160)).all()
+    until(lambda: shows_opinions(dock))
+    use(viewer, Qt.Key.Key_T)
+    stroke(viewer, line(0.4, 0.5, 0.6, 0.5))
+    assert np.count_nonzero(opinions(dock)[z]) > 1.5 * np.count_nonzero(painted)
+    close(viewer)
+
+
+def test_the_brush_is_set_to_what_is_under_the_cursor(opened):
+    viewer, dock = opened()
+    point(viewer)
+    box = dock.correct.tools
+    use(viewer, Qt.Key.Key_T)
+    image = dock.desk.session.image.read(Box.whole(dock.desk.session.shape))[slice_of(dock)]
+    assert box.grey.isChecked()
+    assert (np.abs(image - (box.low.value() + box.high.value()) / 2) < 0.1).any()
+    use(viewer, Qt.Key.Key_T)
+    assert not box.grey.isChecked()
+    assert dock.desk.session.overlay.only_where is None
+    close(viewer)
+
+
+def test_the_brush_paints_a_ball_in_several_slices(opened):
+    viewer, dock = opened()
+    use(viewer, Qt.Key.Key_R)
+    stroke(viewer, line(0.5, 0.5, 0.52, 0.5))
+    assert len(np.flatnonzero(opinions(dock).any(axis=(1, 2)))) > 1
+    close(viewer)
+
+
+def test_keys_are_listed_and_none_is_bound_twice():
+    known = [key for key, _ in keys.listed()]
+    assert len(known) == len({*known})
+    assert "Shift+F" in known
+
+
+def test_keys_of_a_dock_that_was_closed_do_nothing(opened, told):
+    viewer, _ = opened()
+    viewer.window.remove_dock_widget("all")
+    QApplication.sendPostedEvents(None, 52)
+    QApplication.processEvents()
+    use(viewer, Qt.Key.Key_O)
+    assert not told
+    close(viewer)
