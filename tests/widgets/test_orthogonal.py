@@ -9,11 +9,11 @@ from napari.qt import QtViewer
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_memseg.geometry import Box
 from napari_memseg.widgets import orthogonal_plane
-from napari_memseg.widgets.napari_compat import canvas_of, picture_of
+from napari_memseg.widgets.napari_compat import canvas_of, main_window, picture_of
 from napari_memseg.widgets.orthogonal import OrthogonalViews, toggle
 from widgets.hands import LEFT, NONE, close
 
@@ -30,7 +30,8 @@ def open_planes(open_dock, folder, until):
         viewer, dock = open_dock(session)
         toggle(viewer)
         (views,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, OrthogonalViews)]
-        until(lambda: all_are_there(views))
+        until(lambda: lies_below(viewer, views) and all_are_there(views))
+        QApplication.processEvents()
         return viewer, dock, views
 
     return make
@@ -39,6 +40,16 @@ def open_planes(open_dock, folder, until):
 def all_are_there(views):
     """Whether every slice of the planes was read."""
     return all(layer.loaded for plane in views.planes for layer in plane.viewer.layers)
+
+
+def lies_below(viewer, views):
+    """Whether the dock has come to its place under the picture."""
+    window, (dock,) = main_window(viewer), [one for one in docks(viewer) if one.isAncestorOf(views)]
+    return window.dockWidgetArea(dock) == Qt.DockWidgetArea.BottomDockWidgetArea
+
+
+def docks(viewer):
+    return main_window(viewer).findChildren(QDockWidget)
 
 
 def pixel(canvas, voxel_at):
@@ -51,8 +62,8 @@ def pixel(canvas, voxel_at):
 
 def drag(canvas, places, modifiers=NONE):
     """Drag with the left button between places of a canvas's world, (row, column) of what it displays."""
+    QApplication.processEvents()
     widget, (first, *others) = picture_of(canvas), [pixel(canvas, place) for place in places]
-    QTest.mouseMove(widget, first)
     QTest.mousePress(widget, LEFT, modifiers, first)
     for place in others:
         QTest.mouseMove(widget, place)

@@ -186,6 +186,12 @@ def picture_of(canvas: QtViewer) -> QWidget:
     return found
 
 
+def hide_play(canvas: QtViewer) -> None:
+    """Leave room for the slider of a narrow canvas: nobody plays a film there."""
+    for slider in canvas.dims.slider_widgets:
+        slider.play_button.hide()
+
+
 def hear_keys(canvas: QtViewer, providers: Callable[[], Sequence[Any]]) -> None:
     """Let keys that are pressed over a canvas reach ``providers()``, the first that knows a key.
 

@@ -16,9 +16,9 @@ rolled or transposed, the planes are again the two others.
 from __future__ import annotations
 
 from napari import Viewer
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QResizeEvent
-from qtpy.QtWidgets import QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QSplitter, QVBoxLayout, QWidget
 
 from napari_memseg.widgets.desk import desk_of
 from napari_memseg.widgets.napari_compat import canvas_of, main_window, unwrapped
@@ -26,7 +26,7 @@ from napari_memseg.widgets.orthogonal_link import Cursor, Link
 from napari_memseg.widgets.orthogonal_plane import Plane
 from napari_memseg.widgets.orthogonal_twins import Follower
 from napari_memseg.widgets.pages.page import NO_SESSION
-from napari_memseg.widgets.parts import Hint
+from napari_memseg.widgets.parts import Hint, fills
 from napari_memseg.widgets.session_layers import SessionLayers
 
 PLUGIN, DOCK = "napari-memseg", "Orthogonal views"
@@ -66,7 +66,7 @@ class OrthogonalViews(QWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        self._docked = self._over = False
+        self._docked = self._over = self._settled = False
         super().__init__()
         self._desk = desk_of(napari_viewer)
         self._shown: SessionLayers | None = None
@@ -83,6 +83,7 @@ class OrthogonalViews(QWidget):
         window = main_window(self._desk.viewer)
         self._corners = {corner: window.corner(corner) for corner in CORNERS}
         self._set_corners(CORNERS)
+        fills(self)
         self._desk.session_changed.connect(self._on_session)
         self._on_session()
 
@@ -102,7 +103,23 @@ class OrthogonalViews(QWidget):
             self._docked, was = self.parent() is not None, self._docked
             if was and not self._docked:
                 self._end()
+            elif self._docked and not was:
+                QTimer.singleShot(0, self._settle)
         return bool(super().event(event))
+
+    def _settle(self) -> None:
+        """Go under the picture, once napari has put the dock elsewhere: it reads no place from a manifest."""
+        dock, window = self._dock(), main_window(self._desk.viewer)
+        if dock is not None and not self._over and not self._settled:
+            self._settled = True
+            window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
+            window.resizeDocks([dock], [HEIGHT], Qt.Orientation.Vertical)
+
+    def _dock(self) -> QDockWidget | None:
+        found = self.parent()
+        while found is not None and not isinstance(found, QDockWidget):
+            found = found.parent()
+        return found
 
     def _end(self) -> None:
         if not self._over:

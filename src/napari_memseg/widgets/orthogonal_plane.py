@@ -20,12 +20,14 @@ from napari.components import ViewerModel
 from napari.layers import Labels, Layer
 from napari.qt import QtViewer
 from napari.utils.key_bindings import KeymapProvider
-from qtpy.QtGui import QShowEvent
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.napari_compat import (
     hear_keys,
+    hide_play,
     slice_in_thread,
     stop_slicing,
 )
@@ -70,7 +72,7 @@ class Plane(QWidget):
         assert desk.session is not None
         self._desk, self._cursor = desk, cursor
         self._twins: dict[str, Twin] = {}
-        self._order: tuple[int, ...] = ()
+        self._fitted: tuple[float, ...] | None = None
         self.viewer = ViewerModel(title="plane")
         slice_in_thread(self.viewer)
         self.canvas = QtViewer(self.viewer)
@@ -112,7 +114,9 @@ class Plane(QWidget):
             self.viewer.dims.axis_labels = ("z", "y", "x")
             if self.viewer.dims.order != order:
                 self.viewer.dims.order = order
+            hide_play(self.canvas)
             self.link.follow()
+            self._fit_unless_moved()
         self._take_active()
         self.hint.say(self._missing(order))
 
@@ -167,6 +171,24 @@ class Plane(QWidget):
     def _take_theme(self) -> None:
         self.viewer.theme = self._desk.viewer.theme
 
+    def fit(self) -> None:
+        """Show all of the plane, also when its size changes, until somebody zooms or pans."""
+        self.viewer.reset_view()
+        self._fitted = self._view()
+
+    def _fit_unless_moved(self) -> None:
+        if self._twins and self._fitted in (None, self._view()):
+            self.fit()
+
+    def _view(self) -> tuple[float, ...]:
+        camera = self.viewer.scene.camera
+        return (camera.zoom, *camera.center)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Fit the plane into its new size, once the canvas has it."""
+        QTimer.singleShot(0, self._fit_unless_moved)
+        super().resizeEvent(event)
+
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up with the cursor."""
         self.link.follow()
@@ -193,4 +215,4 @@ class Plane(QWidget):
         self.link.step(1)
 
     def _fit(self, _: Any) -> None:
-        self.viewer.reset_view()
+        self.fit()

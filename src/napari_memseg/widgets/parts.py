@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from math import isfinite
 
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -16,6 +17,9 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QVBoxLayout,
     QWidget,
 )
@@ -26,6 +30,8 @@ from napari_memseg.io.volume import Volume
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.words import duration
 
+MARGIN = 4
+"""Around the text of a choice, in pixels."""
 DRAW_MS = 200
 """Time between two drawings of a progress bar."""
 
@@ -75,6 +81,21 @@ class Choice(QComboBox):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.addItems(list(entries))
         self.setToolTip(tip)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Show an entry that is wider than there is room with an ellipsis, not cut in a letter."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        style = self.style()
+        field = style.subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        room = field.width() - 2 * MARGIN
+        option.currentText = self.fontMetrics().elidedText(
+            option.currentText, Qt.TextElideMode.ElideRight, room
+        )
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
     def choose(self, data: object) -> None:
         """Choose the entry that stands for ``data``, or else the first.
@@ -194,6 +215,11 @@ def size_of(volume: Volume, level: int) -> str:
         return "voxel size unknown"
     numbers = " × ".join(f"{length:.4g}" for length in size)
     return f"{f'{size[0]:.4g}' if len({*size}) == 1 else numbers} {volume.unit or 'of no known unit'}"
+
+
+def fills(widget: QWidget) -> None:
+    """Let a widget have all the height of its dock, where napari would push it to the top."""
+    widget.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
 
 
 def column(owner: QWidget) -> QVBoxLayout:

@@ -7,20 +7,24 @@ from typing import ClassVar
 
 from napari import Viewer
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_memseg.widgets import keys
 from napari_memseg.widgets.desk import Desk, desk_of
+from napari_memseg.widgets.orthogonal import toggle
+from napari_memseg.widgets.page_tabs import PageTabs
 from napari_memseg.widgets.pages.annotate import AnnotatePage
 from napari_memseg.widgets.pages.correct import CorrectPage
 from napari_memseg.widgets.pages.export import ExportPage
 from napari_memseg.widgets.pages.models import ModelsPage
 from napari_memseg.widgets.pages.open import OpenPage
 from napari_memseg.widgets.pages.page import Page
+from napari_memseg.widgets.pages.review import ReviewPage
 from napari_memseg.widgets.pages.segment import SegmentPage
 from napari_memseg.widgets.pages.train import TrainPage
+from napari_memseg.widgets.parts import fills
 
-WIDTH = 400
+WIDTH = 416
 """Of the dock when it is first shown, in pixels."""
 
 
@@ -81,18 +85,24 @@ class Workbench(QWidget):
         self.models = ModelsPage(self.desk, self._use_for_training)
         self.train = TrainPage(self.desk)
         self.segment = SegmentPage(self.desk)
+        self.review = ReviewPage(self.desk)
         self.correct = CorrectPage(self.desk, self._retrain)
         self.export = ExportPage(self.desk)
-        self.tabs = QTabWidget()
-        self.tabs.setUsesScrollButtons(False)
-        self.tabs.setDocumentMode(True)
-        self.tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 3px 4px; }")  # seven fit into the dock
+        self.tabs = PageTabs()
         for page in self.pages:
-            self.tabs.addTab(_scrolled(page), page.title)
+            self.tabs.addTab(page, page.title)
+        self.planes = QPushButton("Orthogonal views")
+        self.planes.setToolTip("Show or hide the two other planes through a place, linked with the main view")
+        self.planes.clicked.connect(lambda: toggle(napari_viewer))
+        below = QHBoxLayout()
+        below.addWidget(self.badge, stretch=1)
+        below.addStretch()
+        below.addWidget(self.planes)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self.tabs)
-        layout.addWidget(self.badge)
+        layout.addLayout(below)
+        fills(self)
         keys.bind(self.desk)
         self.desk.session_changed.connect(self._on_session)
 
@@ -105,6 +115,7 @@ class Workbench(QWidget):
             self.models,
             self.train,
             self.segment,
+            self.review,
             self.correct,
             self.export,
         )
@@ -141,11 +152,3 @@ class Workbench(QWidget):
             and not self.desk.session.read_only
         ):
             self.show_page(self.annotate)
-
-
-def _scrolled(page: Page) -> QScrollArea:
-    area = QScrollArea()
-    area.setWidget(page)
-    area.setWidgetResizable(True)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    return area

@@ -40,6 +40,7 @@ class TrainPage(Page):
         desk.machine.ended.connect(self._on_machine_end)
         desk.counted.connect(self.refresh)
         desk.session_changed.connect(self._forget)
+        desk.describe_machine()  # once more for a dock that was closed: it did not hear the answer
         self.refresh()
 
     def _build_choices(self) -> None:
@@ -265,6 +266,8 @@ def _ending(outcome: Outcome) -> str:
         return "Stopped. What was learned is kept: continue when you like."
     dice = outcome.result["best_val_dice"]
     score = "" if dice is None else f" Dice {dice:.3f} on held-back strokes."
+    if (before := outcome.result.get("val_dice_before")) is not None:
+        score += f" It began with {before:.3f} on the same ones."
     return f"{Path(outcome.result['checkpoint']).stem} is trained: {outcome.result['steps']} steps.{score}"
 
 
