@@ -209,6 +209,16 @@ def test_another_start_is_another_training(pair, tmp_path):
         list(train(begun(pair, out, starts[1], resume=True)))
 
 
+def test_a_model_that_goes_on_learning_is_compared_with_what_it_was(pair, tmp_path):
+    small = {"architecture": "small", "arguments": {"widths": [2, 3]}}
+    first = list(train(job(pair, tmp_path / "a.safetensors", **small)))[-1].result
+    again = list(train(begun(pair, tmp_path / "b.safetensors", tmp_path / "a.safetensors")))[-1].result
+    assert first["val_dice_before"] is None
+    assert again["val_dice_before"] == pytest.approx(first["best_val_dice"])
+    card = read_card(tmp_path / "b.safetensors")
+    assert card.training["network"]["mean_dice_before"] == again["val_dice_before"]
+
+
 def test_ctrl_c_in_a_terminal_is_status_130_and_resume_goes_on(pair, tmp_path, monkeypatch, capsys):
     out, steps = tmp_path / "small.safetensors", iter(range(1, 99))
     words = ["train", "--pair", *pair, "--out", str(out), "--widths", "8,8", "--device", "cpu"]

@@ -51,6 +51,8 @@ class TrainingState:
     """Of the best weights so far; ``Scores.value``."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Of the best weights so far, as they stand in the card."""
+    before: float | None = None
+    """Mean Dice on the same held-back voxels of the weights that it began with; None of a new network."""
     model: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -155,6 +157,8 @@ class CheckpointSpec:
             "seconds": round(state.seconds, 1),
             "memory_gib": round(state.memory / 2**30, 6),
         }
+        if state.before is not None:
+            training["mean_dice_before"] = state.before
         return replace(
             self.card,
             training={**self.card.training, state.phase: training},

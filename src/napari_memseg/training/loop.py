@@ -198,6 +198,8 @@ class _Trainer:
         """Step until the end, or until somebody asks to stop."""
         if self.state.finished:
             return
+        if self.checkpoint.init and self.state.step == 0:
+            self._score_before()
         saved = self.state.seconds
         numbers = range(self.state.step, self.config.steps) if self.config.steps else count(self.state.step)
         ahead = made_ahead(self._batch, iter(numbers), self.config.threads)
@@ -288,6 +290,12 @@ class _Trainer:
                 self.state.scores = _for_card(scores, self.state.step)
                 self._keep_best()
         return scores
+
+    def _score_before(self) -> None:
+        """Score the model that the training starts from, on what is held back now."""
+        if self.validation is not None:
+            scores = self.validation.run(self.stepper.evaluate)
+            self.state.before = scores.value if scores.dice else None
 
     def _keep_best(self) -> None:
         self.state.best = {name: t.detach().cpu().clone() for name, t in self.model.state_dict().items()}

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 FIRST_STEPS, STEPS = 60, 30
 """Of the first round, and of those after it."""
+VALIDATION_PATCHES = 4
+"""That a round scores at its end."""
 WATCH_SECONDS = 0.1
 """Time between two looks for new strokes or another view."""
 STAGE = "live"
@@ -148,6 +150,7 @@ class _Live:
             steps=steps,
             minutes=None,
             validate_every=steps,
+            validation_patches=VALIDATION_PATCHES,
             seed=job.learning.seed + self._rounds,
         )
         return replace(job, learning=short)

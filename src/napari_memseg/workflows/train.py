@@ -331,6 +331,7 @@ def _finish(job: TrainJob, model: Model, spec: CheckpointSpec, last: Progress | 
             "seconds": sum(phase["seconds"] for phase in trained),
             "final_loss": last.values["loss"] if last else None,
             "best_val_dice": card.scores.get("mean_dice"),
+            "val_dice_before": trained[-1].get("mean_dice_before") if trained else None,
             "parameters": model.parameter_count,
             "training_memory_gib": max((phase["memory_gib"] for phase in trained), default=None),
             "checkpoint": str(job.out),
