@@ -14,6 +14,8 @@ from napari_memseg.errors import Cancelled
 from napari_memseg.geometry import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_memseg.geometry import Zyx
 
 
@@ -22,13 +24,21 @@ class Interrupted(Exception):
 
 
 class Control:
-    """Requests to a run, each of which takes effect before the next block, or sooner."""
+    """Requests to a run, each of which takes effect before the next block, or sooner.
+
+    Attributes
+    ----------
+    need : callable or None
+        How late a box can wait, for a run that begins in this process: the lowest numbers come first, of
+        all that is not looked at.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._paused = False
         self._cancelled = False
         self._box: Box | None = None
+        self.need: Callable[[Box], int] | None = None
 
     def pause(self) -> None:
         """Ask the run to wait once the blocks at hand are finished."""

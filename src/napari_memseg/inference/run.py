@@ -110,7 +110,7 @@ def run_blocks(
         ladder = _ladder(plan, image, network, control, footing)
         line = _Line(plan, ladder, store, control, stack)
         chunks = [array.chunks for array in image.arrays]
-        yield from line.run(Schedule(plan, to_do, store.is_done, chunks))
+        yield from line.run(Schedule(plan, to_do, store.is_done, chunks, control.need))
         yield from line.skip(empty)
     control.raise_if_cancelled()
 

@@ -1,7 +1,8 @@
 """Which block is next: what is looked at first, and never before what it needs.
 
 Blocks of the last stage are wanted in pencils, so that neighbours find decoded what
-they share; those under the eye of the viewer come before all others. Each pulls the
+they share; those that are needed more, and before them those under the eye of the viewer,
+come first. Each pulls the
 blocks of earlier stages that it reads, so that a place passes through all stages
 before the next one begins::
 
@@ -58,6 +59,8 @@ class Schedule:
         Whether a block that is not among them is there: what is to be done may need it.
     chunks : sequence of (z, y, x), optional
         The unit of decoding of each level of the image, in voxels.
+    need : callable, optional
+        How late a box of the last stage can wait: those of the lowest number come first.
 
     Attributes
     ----------
@@ -71,10 +74,13 @@ class Schedule:
         blocks: Iterable[Block],
         is_done: Callable[[Block], bool],
         chunks: Sequence[Zyx] | None = None,
+        need: Callable[[Box], int] | None = None,
     ) -> None:
-        self._plan, self._is_done = plan, is_done
+        self._plan, self._is_done, self._need = plan, is_done, need
         depth, width = {stage.name: n for n, stage in enumerate(plan.stages)}, pencil_width(plan, chunks)
-        order = sorted(blocks, key=lambda block: (-depth[block.stage], visiting_key(block, width)))
+        order = sorted(
+            blocks, key=lambda block: (-depth[block.stage], self._rank(block), visiting_key(block, width))
+        )
         self._waiting = dict.fromkeys(order)
         self._begun: set[Block] = set()
         self._failed: set[Block] = set()
@@ -113,6 +119,11 @@ class Schedule:
     def _bring_forward(self, looked_at: Box | None) -> None:
         self._looked_at = looked_at
         self._waiting = dict.fromkeys(sorted(self._waiting, key=lambda block: not self._is_seen(block)))
+
+    def _rank(self, block: Block) -> int:
+        """Return how late a block can wait; those of earlier stages are pulled by the last one's."""
+        last = block.stage == self._plan.stages[-1].name
+        return self._need(self._plan.box_of(block)) if self._need is not None and last else 0
 
     def _is_seen(self, block: Block) -> bool:
         if self._looked_at is None or block.stage != self._plan.stages[-1].name:

@@ -21,6 +21,7 @@ from napari_memseg.inference.forecast import Forecast, check_disk, forecast
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import has_run_card, note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
+from napari_memseg.workflows.need import order_of_need
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.run_report import counts_of, ending, result_of, said_of, table
 
@@ -111,15 +112,17 @@ def segment_session(
 ) -> Iterator[Progress]:
     """Segment a session's image into a new run, or go on with its unfinished one of the same kind.
 
-    Parameters and errors as for ``segment``. Corrections are neither read nor touched.
+    Where there is an older run, what is needed most is predicted first (``order_of_need``). Parameters and
+    errors as for ``segment``. Corrections are not touched.
     """
+    control = control or Control()
     with Session.open(session, read_only=True) as opened:
+        control.need = order_of_need(opened)
         how: dict[str, Any] = {"sharers": _sharers(cluster), "control": control}
         plan = _plan_in(opened, model, config or SegmentConfig(), restart, **how)
         image, is_new = opened.image, Path(plan.destination) == opened.path
         expected = _expected(plan, image, restart, control)
-        if control is not None:
-            control.raise_if_cancelled()
+        control.raise_if_cancelled()
         if is_new:  # numbered last, so that who cancels before leaves no empty run behind
             plan = replace(plan, destination=str(opened.new_run()[1]))
     yield from _follow(plan, image, expected, restart=restart, control=control, cluster=cluster)
@@ -142,7 +145,9 @@ def resume_run(session: Path, run: str, *, control: Control | None = None) -> It
     InputError
         If there is no such run, or it never began.
     """
+    control = control or Control()
     with Session.open(session, read_only=True) as opened:
+        control.need = order_of_need(opened)
         path = opened.path / "runs" / run
         image = opened.image
     try:

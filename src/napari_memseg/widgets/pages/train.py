@@ -88,7 +88,7 @@ class TrainPage(Page):
         self.curve = LearningCurve()
         self.live = QCheckBox("live: learn from each stroke")
         self.live.setToolTip(
-            "The network goes on learning while you paint, and shows what it makes of what you see, until you stop it"
+            "The network goes on learning while you paint, and previews what you look at, until you stop it"
         )
         self.job = group(
             "Training",
