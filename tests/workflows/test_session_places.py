@@ -30,6 +30,7 @@ from napari_memseg.workflows.session import (
     keep_image,
     models_in,
     next_model,
+    set_aside,
     unfinished_trainings,
 )
 from napari_memseg.workflows.train import train
@@ -276,3 +277,14 @@ def test_a_training_that_was_stopped_goes_on_when_a_pyramid_was_built_meanwhile(
     list(build_pyramid(folder))
     list(train(replace(job, resume=True)))
     assert (models_in(folder), unfinished_trainings(folder)) == ([job.out], [])
+
+
+def test_a_model_that_was_rolled_back_is_set_aside_and_its_number_not_given_again(folder):
+    for _ in range(2):
+        for name in ("small-1", "small-2"):
+            (folder / "models" / f"{name}.safetensors").write_text(name)
+        kept = set_aside(folder / "models" / "small-2.safetensors")
+        assert kept.read_text() == "small-2"
+        assert [path.stem for path in models_in(folder)] == ["small-1"]
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["small-2.2.safetensors", "small-2.safetensors"]
+    assert next_model(folder, "small").name == "small-3.safetensors"

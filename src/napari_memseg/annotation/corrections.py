@@ -284,6 +284,10 @@ class Corrections:
         """Return ``ok``, or the first fault that SQLite finds in the whole file."""
         return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
 
+    def note(self, key: str, value: str) -> None:
+        """Store one of the database's own notes; on disk when this returns."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def backup(self, destination: Path) -> None:
         """Copy everything that is committed to a new file, while painting goes on."""
         copy_database(self.uri, destination)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SHOWN = "shown_run"
+"""Name of a note in the database: the run that was put back, and the newest there was then."""
 SAMPLE = 8
 """Cells that are replayed when a session is opened; ``verify`` replays all."""
 
@@ -286,14 +288,14 @@ class Session:
         Parameters
         ----------
         parent : str, optional
-            The run that shows through until this one has predicted; by default the newest.
+            The run that shows through until this one has predicted; by default the one that is shown.
 
         Returns
         -------
         run_id, path
             Nothing is at the path yet. Corrections are not touched, so no lock is needed.
         """
-        run = new_run(self.path / "runs", parent)
+        run = new_run(self.path / "runs", parent or self.put_back_run)
         self.overlay.run_id = run.id
         return run.id, run.path
 
@@ -335,9 +337,33 @@ class Session:
         uri = self.corrections.uri
         return Snapshot(uri, self.shape, self.classes, self.runs(), seq=seq, run_id=newest)
 
-    def _newest(self) -> str | None:
+    def put_back(self, run: str | None) -> None:
+        """Show an earlier run in place of the newest, until another one is begun; None: the newest again.
+
+        Raises
+        ------
+        SessionError
+            If there is no such run, or it could not be stored.
+        """
         runs = self.runs()
-        return runs[-1].id if runs else None
+        run_chain(runs, run)
+        self.overlay.commit()
+        try:
+            self.corrections.note(_SHOWN, "" if run is None else f"{run} {runs[-1].id}")
+        except (sqlite3.Error, OSError) as error:
+            raise SessionError(f"This could not be stored ({error}). Make space, and try again.") from error
+
+    @property
+    def put_back_run(self) -> str | None:
+        """The run that was put back, as long as no newer one is there; else None."""
+        runs = self.runs()
+        run, _, newest = (self.corrections.meta(_SHOWN) or "").partition(" ")
+        return run if runs and newest == runs[-1].id and run in {known.id for known in runs} else None
+
+    def _newest(self) -> str | None:
+        """Return the run that is shown over all others."""
+        runs = self.runs()
+        return self.put_back_run or (runs[-1].id if runs else None)
 
     # What may change
 
@@ -356,8 +382,8 @@ class Session:
             something would be true that nobody saw.
         """
         check_inside(box, self.shape)
-        self.overlay.run_id = self._newest()
-        runs = self.runs()[-1:]
+        self.overlay.run_id = shown = self._newest()
+        runs = [run for run in self.runs() if run.id == shown]
         if runs and not runs[0].is_finished and self.composite(run=runs[0].id).shows_older(box):
             raise SessionError(
                 f"Run {runs[0].id} has not predicted all of {box} yet, and an older run shows through. "

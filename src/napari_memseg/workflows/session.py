@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ENDING = ".memseg"
 """Of a session folder that we name."""
+ASIDE = "set-aside"
+"""In the folder of models: those that somebody rolled back."""
 HOME = "napari-memseg"
 """In the user's home: sessions whose images lie where nothing can be written."""
 
@@ -193,6 +195,24 @@ def models_in(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
+def set_aside(model: Path) -> Path:
+    """Put a model of a session where it is no longer offered, so that the one before it is the newest again.
+
+    Returns
+    -------
+    Path
+        Where it lies now: nothing is deleted.
+    """
+    folder = model.parent / ASIDE
+    folder.mkdir(exist_ok=True)
+    number, place = 1, folder / model.name
+    while place.exists():
+        number += 1
+        place = folder / f"{model.stem}.{number}{model.suffix}"
+    model.rename(place)
+    return place
+
+
 def unfinished_trainings(folder: Path) -> list[Path]:
     """Return the models whose training was stopped and can go on, the newest first."""
     states = sorted(
@@ -204,7 +224,7 @@ def unfinished_trainings(folder: Path) -> list[Path]:
 
 def next_model(folder: Path, architecture: str) -> Path:
     """Return a free name for a model that is to be trained in a session: ``models/small-3.safetensors``."""
-    taken = [path.name for path in (folder / "models").iterdir()]
+    taken = [path.name for path in (folder / "models").rglob("*")]
     numbers = [int(n) for name in taken for n in re.findall(r"-(\d+)\.", name)[:1]]
     return folder / "models" / f"{architecture}-{max(numbers, default=0) + 1}{SUFFIX}"
 

@@ -156,7 +156,7 @@ class Scene:
         inside = box.relative_to(self.box.start).slices
         painted = np.zeros(self.shown.shape, bool)
         painted[inside] = mask[inside]
-        tight = _around(painted)
+        tight = bounds(painted)
         ids = np.broadcast_to(np.asarray(values, self.shown.dtype), self.shown.shape)[tight.slices]
         opinions = np.where(ids == 0, self.classes.background_opinion, ids)
         opinions[ids == self.classes.not_predicted] = 0
@@ -210,7 +210,7 @@ def index_in(box: Box, at: Zyx) -> Zyx:
     return zyx(a - b for a, b in zip(at, box.start, strict=True))
 
 
-def _around(mask: NDArray[np.bool_]) -> Box:
+def bounds(mask: NDArray[np.bool_]) -> Box:
     """Return the smallest box around what is true, or an empty one."""
     found = ndi.find_objects(mask.view(np.uint8))
     spans = found[0] if found and found[0] is not None else (slice(0, 0),) * 3

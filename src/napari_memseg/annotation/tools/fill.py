@@ -1,7 +1,7 @@
 """Regions under the cursor: filled, given another class, merged.
 
 A region is what hangs together by faces and is shown alike. It is looked for in a small
-box about the cursor that doubles at those sides which the region reaches, so that a small
+box about the cursor that grows at those sides which the region reaches, so that a small
 object of a large volume costs what a small object does::
 
     ┌───────────────┐
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import cc3d
 
-from napari_memseg.annotation.tools.edit import MOST_VOXELS, Edit, Scene, check_room, index_in
+from napari_memseg.annotation.tools.edit import MOST_VOXELS, Edit, Scene, bounds, check_room, index_in
 from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, zyx
 
@@ -145,24 +145,30 @@ def region_at(
         belongs = alike(scene) if alike else scene.shown == scene.shown[here]
         labels = cc3d.connected_components(belongs, connectivity=FACES)
         region = (labels == labels[here]) & belongs
-        larger = _larger(scene, region, within)
-        if larger == box:
+        faces = [(axis, end) for axis, end in scene.cut(within) if region.take(end, axis).any()]
+        if not faces:
             return scene, region
-        if larger.size > most:
+        known = bounds(region)
+        larger = (_larger(known, faces, share) for share in (2, 4, 8, 16))
+        boxes = (part.relative_to(zyx(-n for n in box.start)) & within for part in larger)
+        found = next((part for part in boxes if part.size <= most), None)
+        if found is None:
             raise GeometryError(
                 f"What hangs together here reaches beyond {box.size:,} voxels {box.shape}; {most:,} is the "
                 "most that is looked at. Fill it in a slice, or part it with strokes of background first."
             )
-        box = larger
+        box = found
 
 
-def _larger(scene: Scene, region: Mask, within: Box) -> Box:
-    """Return the box, doubled at each side where the region goes on inside ``within``."""
-    low, high = [0, 0, 0], [0, 0, 0]
-    for axis, end in scene.cut(within):
-        if region.take(end, axis).any():
-            (high if end else low)[axis] = scene.box.shape[axis]
-    return scene.box.grow(zyx(low), zyx(high)) & within
+def _larger(known: Box, faces: list[tuple[int, int]], share: int) -> Box:
+    """Return the box of what is known of a region, with more behind the faces where it goes on.
+
+    The margin of one voxel at the others, where it is known to end, says so again.
+    """
+    low, high = [1, 1, 1], [1, 1, 1]
+    for axis, end in faces:
+        (high if end else low)[axis] = max(known.shape[axis] // share, 16)
+    return known.grow(zyx(low), zyx(high))
 
 
 def _touches(mask: Mask, faces: list[tuple[int, int]]) -> bool:

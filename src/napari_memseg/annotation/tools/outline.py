@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import edt
 import numpy as np
 import scipy.ndimage as ndi
 
@@ -86,8 +87,9 @@ def _majority(shown: NDArray[np.unsignedinteger], radius: int) -> NDArray[np.uns
     return winner
 
 
-def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.asarray(ndi.distance_transform_edt(mask))
+def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return how far each voxel of a mask is from the nearest one outside of it."""
+    return np.asarray(edt.edt(np.ascontiguousarray(mask), parallel=1))
 
 
 def _scene(composite: Composite, box: Box, radius: int, reach: int = 1) -> Scene:

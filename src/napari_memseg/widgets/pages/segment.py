@@ -30,6 +30,7 @@ from napari_memseg.widgets.parts import (
 )
 from napari_memseg.widgets.region import RegionChoice
 from napari_memseg.widgets.relay import Outcome
+from napari_memseg.widgets.run_choice import RunChoice
 from napari_memseg.widgets.run_texts import ending_text, failed_text, skipped_text
 from napari_memseg.widgets.settings import setting
 from napari_memseg.workflows.progress import Progress
@@ -96,6 +97,7 @@ class SegmentPage(Page):
         self.bar = JobBar()
         self.failures = Hint()
         self.runs = Hint()
+        self.run_choice = RunChoice(self.desk)
         self.job = group(
             "Progress",
             row(self.segment, self.resume, self.pause, self.cancel),
@@ -104,6 +106,7 @@ class SegmentPage(Page):
             self.bar,
             self.failures,
             self.runs,
+            self.run_choice,
         )
         self.add(self.job)
 
@@ -128,6 +131,7 @@ class SegmentPage(Page):
         unfinished = None if busy else unfinished_run(session)
         self.resume.setVisible(unfinished is not None)
         self.level.say(_level_text(session))
+        self.run_choice.refresh()
         self.runs.say(_runs_text(session))
         self.hint.say(self._next(session, unfinished))
         self._allow()

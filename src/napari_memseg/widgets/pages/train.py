@@ -18,7 +18,7 @@ from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, form, grou
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.widgets.settings import setting
 from napari_memseg.workflows.progress import Progress
-from napari_memseg.workflows.session import models_in, next_model, unfinished_trainings
+from napari_memseg.workflows.session import models_in, next_model, set_aside, unfinished_trainings
 from napari_memseg.workflows.train_job import DEFAULT_ARCHITECTURE, TrainJob, discard, learning, recall
 
 SCRATCH = "nothing: a new network"
@@ -31,6 +31,7 @@ class TrainPage(Page):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
+        self._trained: Path | None = None
         self._build_choices()
         self._build_job()
         self.column.addStretch()
@@ -84,6 +85,9 @@ class TrainPage(Page):
         self.stop = Button("Stop", self._stop, "What was learned is kept, and can be continued")
         self.go_on = Button("Continue", self._continue, "Go on with the training that was stopped")
         self.discard = Button("Discard", self._discard, "Forget the training that was stopped")
+        self.roll_back = Button(
+            "Roll back", self._roll_back, "Set this model aside, and go on with the one before"
+        )
         self.bar = JobBar()
         self.curve = LearningCurve()
         self.live = QCheckBox("live: learn from each stroke")
@@ -96,6 +100,7 @@ class TrainPage(Page):
             self.live,
             self.train.reason,
             self.bar,
+            self.roll_back,
             self.curve,
         )
         self.add(self.job)
@@ -130,12 +135,14 @@ class TrainPage(Page):
         self.stop.setVisible(busy)
         self.go_on.setVisible(unfinished is not None)
         self.discard.setVisible(unfinished is not None)
+        self.roll_back.setVisible(self._trained is not None and self._trained.exists() and not busy)
         self.hint.say(self._next(unfinished))
         self._allow()
 
     def _forget(self) -> None:
         """Clear what was learned on a session that is closed."""
         if self.desk.session is None:
+            self._trained = None
             self.curve.clear()
             self.bar.clear()
 
@@ -248,6 +255,12 @@ class TrainPage(Page):
             discard(model)
             self.refresh()
 
+    def _roll_back(self) -> None:
+        if self._trained is not None and self._trained.exists():
+            aside = set_aside(self._trained)
+            self.bar.clear(f"{aside.stem} was set aside, as {aside.parent.name}/{aside.name} in the session.")
+            self.desk.models_changed.emit()
+
     def _on_step(self, step: Progress) -> None:
         if step.voxels is not None:  # of a preview
             return
@@ -256,6 +269,8 @@ class TrainPage(Page):
 
     def _on_end(self, outcome: Outcome) -> None:
         self.bar.clear(_ending(outcome))
+        improved = outcome.result is not None and outcome.result.get("val_dice_before") is not None
+        self._trained = Path(outcome.result["checkpoint"]) if improved and outcome.result else None
         self.refresh()
 
 
