@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,22 @@ def test_the_whole_object_changes_however_long_it_is(session, predict):
     for part in snake:
         expected[part.slices] = True
     assert (changed == expected).all()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_region_is_found_as_a_look_at_everything_finds_it(session, monkeypatch, data):
+    monkeypatch.setattr(fill, "FIRST", (4, 4, 4))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    labels = (np.random.default_rng(seed).random((20, 24, 28)) < 0.4).astype(np.uint8) * BONE
+    labels[10, 12, 14] = BONE
+    session.overlay[:20, :24, :28] = np.where(labels, BONE, BACKGROUND).astype(np.uint8)
+    scene, region = fill.region_at(session.composite(), (10, 12, 14), Box.whole(session.shape))
+    found = np.zeros(session.shape, bool)
+    found[scene.box.slices] = region
+    parts_of_all = ndi.label(labels)[0]
+    assert (found[:20, :24, :28] == (parts_of_all == parts_of_all[10, 12, 14])).all()
+    assert not found[20:].any()
 
 
 def test_an_object_that_is_too_large_is_refused(session, predict):

@@ -144,31 +144,25 @@ TOOLS = (
         "that are worked on; no other opinion changes",
         _interpolate,
     ),
-    Tool("next", "Copy to next", "Carry this slice's labels to the next one, and go there", _copy(1), goes=1),
-    Tool(
-        "previous",
-        "Copy to previous",
-        "Carry this slice's labels to the one before, and go there",
-        _copy(-1),
-        goes=-1,
-    ),
-    Tool(
-        "islands",
-        "Remove islands",
-        "Small parts of the chosen class become what surrounds them",
-        lambda a: parts.remove_islands(a.composite, a.class_id, a.work, a.size),
-    ),
-    Tool(
-        "holes",
-        "Close holes",
-        "Small holes in the chosen class get it",
-        lambda a: parts.close_holes(a.composite, a.class_id, a.work, a.size),
-    ),
     Tool(
         "smooth",
         "Smooth",
         "The outline of the chosen class loses what is thinner than the radius",
         lambda a: outline.smooth(a.composite, a.class_id, a.work, a.radius),
+    ),
+    Tool(
+        "previous",
+        "Copy back",
+        "Carry this slice's labels to the one before, and go there",
+        _copy(-1),
+        goes=-1,
+    ),
+    Tool("next", "Copy on", "Carry this slice's labels to the next one, and go there", _copy(1), goes=1),
+    Tool(
+        "islands",
+        "Remove islands",
+        "Small parts of the chosen class become what surrounds them",
+        lambda a: parts.remove_islands(a.composite, a.class_id, a.work, a.size),
     ),
     Tool(
         "grow",
@@ -181,6 +175,12 @@ TOOLS = (
         "Shrink",
         "The chosen class loses a rim as wide as the radius",
         lambda a: outline.shrink(a.composite, a.class_id, a.work, a.radius),
+    ),
+    Tool(
+        "holes",
+        "Close holes",
+        "Small holes in the chosen class get it",
+        lambda a: parts.close_holes(a.composite, a.class_id, a.work, a.size),
     ),
 )
 

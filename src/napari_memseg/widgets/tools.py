@@ -2,9 +2,9 @@
 
 ::
 
+    [Fill region] [Object → class] ...       each also by a key, whatever page is shown
     Slices [1]  Radius [2]  Small [100]      what tools work on
-    [Fill region] [Object → class] ...       each also by a key, wherever the dock is
-    [ ] only grey [40] to [90]   [ ] ball    how the brush paints
+    [ ] only grey [40] [90]   [ ] a ball     how the brush paints
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSpinBox, QWidget
 
 from napari_memseg.annotation.session import Session
 from napari_memseg.annotation.tools.grey import GreyRange
@@ -30,7 +30,7 @@ from napari_memseg.widgets.keys import BALL_KEY, GREY_KEY, bind_tools, shown
 from napari_memseg.widgets.parts import Button, Choice, Hint, column, form, row
 from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, ToolRunner, cursor_voxel
 
-COLUMNS = 2
+COLUMNS = 3
 NARROW, EDGES = "where the object is narrow", "at edges of the image"
 PAINTED, SHOWN = "what is painted", "all that is shown"
 MOST_GREY = 1e9
@@ -54,14 +54,16 @@ class Tools(QWidget):
         self.slices = _number(1, 9999, 1, "Slices that are worked on, the shown one in the middle")
         self.radius = _number(1, MOST_RADIUS, 2, "Of Smooth, Grow and Shrink, in voxels")
         self.small = _number(1, 10**9, 100, "Islands and holes of fewer voxels are small")
+        self.small.setPrefix("below ")
+        self.small.setSuffix(" voxels")
         self.along = Choice((NARROW, EDGES), "Where Split object parts an object")
         self.what = Choice((PAINTED, SHOWN), "What Copy carries to another slice")
         self.buttons = {tool.name: self._button(tool) for tool in TOOLS}
         self.grey = QCheckBox("only grey")
         self.grey.setToolTip(f"The brush paints only where grey values agree ({shown(GREY_KEY)})")
         self.low, self.high = _grey_value("Darkest"), _grey_value("Brightest")
-        self.ball = QCheckBox("ball")
-        self.ball.setToolTip(f"The brush paints a ball, in several slices at once ({shown(BALL_KEY)})")
+        self.ball = QCheckBox("a ball, in several slices")
+        self.ball.setToolTip(f"The brush paints in three dimensions ({shown(BALL_KEY)})")
         self.status = Hint()
         self.reason = Hint()
         self._lay_out()
@@ -77,12 +79,17 @@ class Tools(QWidget):
             grid.addWidget(button, *divmod(place, COLUMNS))
         layout = column(self)
         for widget in (
-            form(Slices=self.slices, Radius=self.radius, Small_is_below=self.small),
-            form(Split=self.along, Copy=self.what),
             buttons,
-            row(self.grey, self.low, self.high, self.ball),
             self.reason,
             self.status,
+            form(
+                Slices=row(self.slices, QLabel("Radius"), self.radius),
+                Small=self.small,
+                Split=self.along,
+                Copy=self.what,
+                Brush=row(self.grey, self.low, self.high),
+                **{"": self.ball},
+            ),
         ):
             layout.addWidget(widget)
 
@@ -248,7 +255,9 @@ class Tools(QWidget):
         self._stop_pointing()
         layer = self._desk.shown.image if self._desk.shown else None
         limits = getattr(layer, "contrast_limits", None)
-        if limits is not None:
+        if limits is not None and self._desk.session is not None:
+            for box in (self.low, self.high):
+                box.setDecimals(0 if self._desk.session.image.dtype.kind in "iu" else 3)
             middle, tolerance = float(np.mean(limits)), float(np.ptp(limits)) / 8
             self.low.setValue(middle - tolerance)
             self.high.setValue(middle + tolerance)
@@ -286,7 +295,6 @@ def _number(lowest: int, highest: int, value: int, tip: str) -> QSpinBox:
 def _grey_value(what: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
     box.setRange(-MOST_GREY, MOST_GREY)
-    box.setDecimals(2)
     box.setToolTip(f"{what} grey value that is painted, as the image stores it")
     box.setMinimumWidth(60)
     return box
