@@ -20,6 +20,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -82,6 +83,8 @@ class Overlay(DirtyCells):
         Each is called with the box of voxels that changed, on the painting thread.
     run_id : str or None
         The newest run that the user sees, noted with each stroke.
+    locked : frozenset of int
+        Opinions that neither brush nor tool paints over; undo, redo and imports still change them.
     only_where : callable of Box -> bool array, or None
         Voxels of a dab that a brush may paint: a box of them is asked for at each dab. It does not bind
         who withdraws, ``fill``, ``fill_from``, undo and redo.
@@ -102,6 +105,7 @@ class Overlay(DirtyCells):
         self.user = user or login_name()
         self.changed: list[Callable[[Box], None]] = []
         self.run_id: str | None = None
+        self.locked: frozenset[int] = frozenset()
         self.only_where: Callable[[Box], NDArray[np.bool_]] | None = None
         self._owner, self._clock = threading.get_ident(), clock
         self._journal = Journal(corrections.steps())
@@ -132,11 +136,13 @@ class Overlay(DirtyCells):
         voxels, kind = _expand(selection, values), "paint" if values.any() else "withdraw"
         if isinstance(selection, Points):
             if selection.z.size:
+                voxels = self._unless_locked(voxels, lambda: np.asarray(self[index]).reshape(voxels.shape))
                 self._dab(self.assign_points(selection, voxels), selection.box, kind)
         elif not selection.box.is_empty:
             if self.only_where is not None and selection.stride == (1, 1, 1) and kind == "paint":
                 allowed = self.only_where(selection.box)
                 voxels = np.where(allowed | (voxels == 0), voxels, self.read(selection.box))
+            voxels = self._unless_locked(voxels, partial(self.read, selection.box, selection.stride))
             self._dab(self.assign_strided(selection, voxels), selection.box, kind)
 
     def fill(
@@ -197,7 +203,10 @@ class Overlay(DirtyCells):
             for key in cells(box, CELL):
                 cell = cell_at(key, self.shape)
                 part = cell & box
-                self.assign(key, part.relative_to(cell.start).slices, self._check(values(part)))
+                found = self._check(values(part))
+                if kind != "import":
+                    found = self._unless_locked(found, partial(self.read, part))
+                self.assign(key, part.relative_to(cell.start).slices, found)
                 self._make_room()
                 yield part
         except BaseException:
@@ -246,6 +255,14 @@ class Overlay(DirtyCells):
         """Store what is pending of the open stroke, and leave it open; errors as for ``commit``."""
         self._own()
         return None if self._open is None or self._open.whole else self._store(last=False)
+
+    def _unless_locked(self, voxels: NDArray[Any], here: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what is to be painted, with locked opinions as they are."""
+        if not self.locked:
+            return voxels
+        current = here()
+        kept = np.isin(current, list(self.locked))
+        return np.where(kept, current, voxels) if kept.any() else voxels
 
     def _begin(self, tool: str, kind: str, *, whole: bool, undoes: int | None = None) -> None:
         self.commit()

@@ -13,8 +13,9 @@ from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import class_key, shown
 from napari_memseg.widgets.layers import BACKGROUND_TINT, value_of
 
-COLOR, NAME, ID, KEY, PAINTED = range(5)
-HEADS = ("", "class", "id", "key", "painted")
+COLOR, NAME, ID, KEY, PAINTED, SEEN, LOCKED = range(7)
+HEADS = ("", "class", "id", "key", "painted", "see", "lock")
+TIPS = {SEEN: "Show this class in result and corrections", LOCKED: "Let nothing be painted over this class"}
 
 
 class ClassList(QTableWidget):
@@ -62,16 +63,30 @@ class ClassList(QTableWidget):
         self.setFixedHeight(min(height + 4, 260))
 
     def _fill_row(self, row: int, one: LabelClass) -> None:
-        color, name, number, key, painted = (QTableWidgetItem() for _ in HEADS)
+        color, name, number, key, painted, seen, locked = (QTableWidgetItem() for _ in HEADS)
         color.setIcon(_swatch(one.color if one.id else BACKGROUND_TINT))
         color.setToolTip("Double-click to choose another colour" if one.id else "Background shows as a tint")
         name.setText(one.name)
         number.setText(str(one.id))
         key.setText(shown(class_key(row)))
-        for column, item in enumerate((color, name, number, key, painted)):
+        self._check(one, seen, locked)
+        for column, item in enumerate((color, name, number, key, painted, seen, locked)):
             flags = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
-            item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if column == NAME and one.id else flags)
+            if column == NAME and one.id:
+                flags |= Qt.ItemFlag.ItemIsEditable
+            if column in TIPS:
+                flags |= Qt.ItemFlag.ItemIsUserCheckable
+                item.setToolTip(TIPS[column])
+            item.setFlags(flags)
             self.setItem(row, column, item)
+
+    def _check(self, one: LabelClass, seen: QTableWidgetItem, locked: QTableWidgetItem) -> None:
+        """Say whether a class is shown, and whether it is locked."""
+        session, layers = self._desk.session, self._desk.shown
+        hidden = layers is not None and one.id in layers.hidden
+        held = session is not None and value_of(session.classes, one.id) in session.overlay.locked
+        seen.setCheckState(Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked)
+        locked.setCheckState(Qt.CheckState.Checked if held else Qt.CheckState.Unchecked)
 
     def _class(self, row: int) -> LabelClass | None:
         session = self._desk.session
@@ -95,7 +110,9 @@ class ClassList(QTableWidget):
                 return
         self.clearSelection()
 
-    def _on_click(self, row: int, _: int) -> None:
+    def _on_click(self, row: int, column: int) -> None:
+        if column in TIPS:
+            return
         if (one := self._class(row)) is not None:
             self._desk.choose(one.id)
 
@@ -108,7 +125,14 @@ class ClassList(QTableWidget):
 
     def _on_edit(self, item: QTableWidgetItem) -> None:
         one = self._class(item.row())
-        if not self._filling and item.column() == NAME and one is not None and item.text() != one.name:
+        checked = item.checkState() == Qt.CheckState.Checked
+        if self._filling or one is None:
+            return
+        if item.column() == SEEN:
+            self._desk.hide_class(one.id, not checked)
+        elif item.column() == LOCKED:
+            self._desk.lock_class(one.id, checked)
+        elif item.column() == NAME and item.text() != one.name:
             self._rename(one, item.text(), one.color)
 
     def _rename(self, one: LabelClass, name: str, color: str) -> None:

@@ -272,6 +272,20 @@ class Desk(QObject):
             self.session.rename_class(class_id, name, color)
             self._on_classes()
 
+    def hide_class(self, class_id: int, hidden: bool) -> None:
+        """Show a class no more in result and corrections, or again."""
+        if self.shown is not None:
+            (self.shown.hidden.add if hidden else self.shown.hidden.discard)(class_id)
+            self._on_classes()
+
+    def lock_class(self, class_id: int, locked: bool) -> None:
+        """Let neither brush nor tool paint over opinions of a class, or let them again."""
+        if self.session is not None:
+            value = frozenset([value_of(self.session.classes, class_id)])
+            overlay = self.session.overlay
+            overlay.locked = overlay.locked | value if locked else overlay.locked - value
+            self.classes_changed.emit()
+
     def _on_classes(self) -> None:
         if self.shown is not None:
             self.shown.recolor()

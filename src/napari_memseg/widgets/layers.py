@@ -11,6 +11,7 @@ the result shows them over what was predicted::
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -94,18 +95,20 @@ def grid(session: Session) -> dict[str, Any]:
     return {"scale": scale, "translate": middle, "axis_labels": ("z", "y", "x"), **units}
 
 
-def result_colors(classes: ClassTable) -> DirectLabelColormap:
+def result_colors(classes: ClassTable, hidden: Collection[int] = ()) -> DirectLabelColormap:
     """Return the colours of a result: background and what nobody predicted cannot be seen."""
-    return _colors(classes, {})
+    return _colors(classes, {}, hidden)
 
 
-def corrections_colors(classes: ClassTable) -> DirectLabelColormap:
+def corrections_colors(classes: ClassTable, hidden: Collection[int] = ()) -> DirectLabelColormap:
     """Return the colours of corrections, where "this is background" shows as a tint."""
-    return _colors(classes, {classes.background_opinion: BACKGROUND_TINT})
+    tint = TRANSPARENT if 0 in hidden else BACKGROUND_TINT
+    return _colors(classes, {classes.background_opinion: tint}, hidden)
 
 
-def _colors(classes: ClassTable, more: dict[int | None, str]) -> DirectLabelColormap:
-    colors: dict[int | None, str] = {c.id: c.color for c in classes}
+def _colors(classes: ClassTable, more: dict[int | None, str], hidden: Collection[int]) -> DirectLabelColormap:
+    """Return colours by value, with classes that somebody hid left out."""
+    colors: dict[int | None, str] = {c.id: TRANSPARENT if c.id in hidden else c.color for c in classes}
     colors.update({None: TRANSPARENT, 0: TRANSPARENT})
     colors.update(more)
     return DirectLabelColormap(color_dict=colors)

@@ -35,6 +35,8 @@ class SessionLayers(QObject):
         Patches the result.
     painter : Painter or None
         Stores what is painted.
+    hidden : set of int
+        Classes that somebody does not want to see.
 
     Signals
     -------
@@ -62,6 +64,7 @@ class SessionLayers(QObject):
         self.corrections: Labels | None = None
         self.live: LiveResult | None = None
         self.painter: Painter | None = None
+        self.hidden: set[int] = set()
         self.levels = session.composite().levels
         self.show()
         viewer.layers.events.removed.connect(self._on_removed)
@@ -86,6 +89,8 @@ class SessionLayers(QObject):
             self.painter.stored.connect(self.stored)
             self.corrections.events.selected_label.connect(self._on_chosen)
             self._on_chosen()
+        if self.hidden:
+            self.recolor()
         self.changed.emit()
 
     def show_runs(self) -> None:
@@ -113,9 +118,9 @@ class SessionLayers(QObject):
         """Show classes in the colours that they have now."""
         classes = self._session.classes
         if self.result is not None:
-            self.result.colormap = make.result_colors(classes)
+            self.result.colormap = make.result_colors(classes, self.hidden)
         if self.corrections is not None:
-            self.corrections.colormap = make.corrections_colors(classes)
+            self.corrections.colormap = make.corrections_colors(classes, self.hidden)
 
     def replace_image(self) -> None:
         """Show the image as it opens now, with its pyramid, as it was shown before."""
