@@ -107,10 +107,10 @@ def test_a_stamp_in_the_manner_of_napari_stores_only_the_voxels_that_change(over
 def test_a_locked_class_is_neither_painted_over_nor_withdrawn_but_undo_still_works(overlay):
     overlay[3, 3, 3:9] = 1
     overlay.locked = frozenset([1])
-    overlay[3, 3] = 3
+    overlay[3, 3] = 2
     overlay[([3, 3], [3, 3], [4, 20])] = 0
-    list(overlay.fill_from(Box((3, 3, 0), (4, 4, 12)), lambda box: np.full(box.shape, 3), tool="tool"))
-    assert overlay[3, 3, 2:10].tolist() == [3, *[1] * 6, 3]
+    list(overlay.fill_from(Box((3, 3, 0), (4, 4, 12)), lambda box: np.full(box.shape, 2), tool="tool"))
+    assert overlay[3, 3, 2:10].tolist() == [2, *[1] * 6, 2]
     assert overlay[3, 3, 20] == 0
     for _ in range(4):
         overlay.undo()
