@@ -351,23 +351,28 @@ def test_all_consecutive_slices_are_joined_each_class_for_itself(session, paint)
     assert not opinions[4, 20:24].any()
 
 
-@pytest.mark.parametrize(("at", "found"), [(20, (10, 31)), (10, (10, 31)), (31, (30, 32)), (5, (5, 11))])
+@pytest.mark.parametrize(("at", "found"), [(20, (10, 31)), (10, (10, 31)), (31, (30, 31)), (5, (10, 11))])
 def test_the_painted_slices_around_one_are_found(session, paint, at, found):
     for z in (10, 30):
         paint(box(z, (5, 9), (5, 9)), BONE)
+    paint(box(at, 40, 40), MARROW)
     around = between.painted_around(session.composite(), BONE, box(at, (0, 66), (0, 130)))
-    assert around == box(found, (0, 66), (0, 130))
+    assert around == box(found, (5, 9), (5, 9))
 
 
-def test_painted_slices_far_away_are_not_looked_for(session, paint, monkeypatch):
-    monkeypatch.setattr(between, "MOST_VOXELS", 10 * SLICE.size)
+def test_where_nothing_is_painted_around_the_view_is_all_there_is(session):
+    assert between.painted_around(session.composite(), BONE, SLICE) == SLICE
+
+
+def test_painted_slices_beyond_reach_are_not_looked_for(session, paint, monkeypatch):
+    monkeypatch.setattr(between, "REACH", 5)
     paint(box(20, (5, 9), (5, 9)), BONE)
     assert between.painted_around(session.composite(), BONE, SLICE) == SLICE
 
 
 def test_interpolation_needs_two_slices_with_a_gap(session, paint):
     paint(box(5, (5, 10), (5, 10)), BONE)
-    with pytest.raises(InputError, match="painted in 1 of these 40 slices"):
+    with pytest.raises(InputError, match="painted in 1 slices here"):
         between.interpolate(session.composite(), BONE, CUBE)
 
 

@@ -197,8 +197,8 @@ class ToolRunner(QObject):
     told = Signal(str)
     _made = Signal(object)
 
-    def __init__(self, desk: Desk, parent: QObject) -> None:
-        super().__init__(parent)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)  # which outlives the dock: what was asked for is done
         self._desk = desk
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memseg-tool")
         self._busy: Tool | None = None

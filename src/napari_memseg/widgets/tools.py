@@ -16,6 +16,7 @@ from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSpinBox, QWidget
 
@@ -48,7 +49,7 @@ class Tools(QWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self.runner = ToolRunner(desk, self)
+        self.runner = ToolRunner(desk)
         self._pointing: Tool | None = None
         self._mode = "pan_zoom"
         self.slices = _number(1, 9999, 1, "Slices that are worked on, the shown one in the middle")
@@ -173,7 +174,7 @@ class Tools(QWidget):
     def _on_click(self, viewer: Viewer, event: object) -> None:
         tool, layer = self._pointing, self._layer
         self._stop_pointing()
-        if tool is not None:
+        if tool is not None and isalive(self):  # type: ignore[no-untyped-call]
             self.use(tool.name)
         if layer is not None and str(layer.mode) == "pan_zoom":
             QTimer.singleShot(0, partial(setattr, layer, "mode", self._mode))  # after napari took the click

@@ -14,14 +14,17 @@ The method is that of S. P. Raya and J. K. Udupa (1990), https://doi.org/10.1109
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 from typing import TYPE_CHECKING, Literal
 
 import edt
 import numpy as np
 import scipy.ndimage as ndi
 
-from napari_memseg.annotation.tools.edit import MOST_VOXELS, Edit, Scene, check_room
+from napari_memseg.annotation.indexing import cell_at
+from napari_memseg.annotation.tools.edit import Edit, Scene, bounds
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, zyx
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from napari_memseg.annotation.composite import Composite
 
     Picture = NDArray[np.bool_]
+
+REACH = 512
+"""Slices in which the next painted one is looked for, on either side."""
 
 What = Literal["painted", "shown"]
 
@@ -60,8 +66,8 @@ def interpolate(composite: Composite, class_id: int, box: Box, axis: int = 0) ->
     gaps = [(low, high) for low, high in pairwise(painted) if high - low > 1]
     if not gaps:
         raise InputError(
-            f"Class {class_id} is painted in {len(painted)} of these {len(stack)} slices, and none lies "
-            "between two of them. Paint it in two slices with a gap, both among those that are worked on."
+            f"Class {class_id} is painted in {len(painted)} slices here, and none lies between two of them. "
+            "Paint it in two slices with a gap, both where you look or among those that are worked on."
         )
     between = np.zeros_like(stack)
     for low, high in gaps:
@@ -71,7 +77,7 @@ def interpolate(composite: Composite, class_id: int, box: Box, axis: int = 0) ->
 
 
 def painted_around(composite: Composite, class_id: int, view: Box, axis: int = 0) -> Box:
-    """Return a slice with those before and behind it, up to the next ones where a class was painted.
+    """Find what was painted of a class in a slice, and in the next painted ones before and behind it.
 
     Parameters
     ----------
@@ -83,21 +89,27 @@ def painted_around(composite: Composite, class_id: int, view: Box, axis: int = 0
     Returns
     -------
     Box
-        Of at most ``MOST_VOXELS``; it ends at the slice itself where none is painted that near.
+        Around all of that, from slice to slice; the view if nothing is painted within ``REACH`` slices.
     """
-    check_room(view)
+    overlay, middle = composite.overlay, view.start[axis]
     value = class_id or composite.classes.background_opinion
-    reach = MOST_VOXELS // view.size // 2
-    middle, end = view.start[axis], composite.shape[axis]
+    reach = zyx(REACH * (a == axis) for a in range(3))
+    slab = view.grow(reach).clip(composite.shape)
+    touched = [cell_at(key, composite.shape) & slab for key in overlay.painted_in(slab)]
+    part = reduce(or_, touched, Box(view.start, view.start))
 
-    def painted(at: int) -> bool:
-        return bool((composite.overlay.read(_slice(view, axis, at)) == value).any())
+    def painted(at: int) -> Box:
+        plane = _slice(part, axis, at)
+        return bounds(overlay.read(plane) == value).relative_to(zyx(-n for n in plane.start))
 
-    before = range(middle - 1, max(middle - reach, -1), -1)
-    behind = range(middle + 1, min(middle + reach, end))
-    low = next(filter(painted, before), middle)
-    high = next(filter(painted, behind), middle)
-    return _slice(view, axis, low) | _slice(view, axis, high)
+    start, stop = part.start[axis], part.stop[axis]
+    before = map(painted, range(min(middle, stop) - 1, start - 1, -1))
+    behind = map(painted, range(max(middle + 1, start), stop))
+    nothing = Box(view.start, view.start)
+    found = [next((box for box in side if not box.is_empty), nothing) for side in (before, behind)]
+    here = painted(middle) if start <= middle < stop else nothing
+    box = found[0] | here | found[1]
+    return view if box.is_empty else box
 
 
 def copy_slice(
