@@ -160,6 +160,21 @@ def test_a_button_of_a_tool_that_points_waits_for_a_click_that_does_not_paint(op
     close(viewer)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_tool_points_where_the_brush_would_paint(opened, order):
+    viewer, dock = opened()
+    viewer.dims.order = order
+    viewer.reset_view()
+    QApplication.processEvents()
+    place = (0.45, 0.4)
+    point(viewer, place)
+    at = tooling.cursor_voxel(dock.desk, dock.desk.visible_box())
+    dock.desk.shown.corrections.brush_size = 1
+    stroke(viewer, [place, place])
+    assert np.argwhere(opinions(dock)).tolist() == [list(at)]
+    close(viewer)
+
+
 def test_what_cannot_be_done_is_said(opened, until, told):
     viewer, dock = opened()
     point(viewer)
