@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import uuid
 from pathlib import Path
 
@@ -286,3 +287,20 @@ def test_planes_are_those_of_the_region_whatever_the_chunks_and_the_memory(tmp_p
         planes = [np.array(plane) for plane in found.planes()]
     np.testing.assert_array_equal(planes, whole[region.slices])
     assert not scratch.exists()
+
+
+def test_memory_does_not_grow_with_the_number_of_planes(tmp_path):
+    def peak(depth: int) -> int:
+        region = Box((0, 0, 0), (depth, 96, 96))
+        chunks = (64, 64, 64)
+        found = layers.Layers(
+            lambda box: np.ones(box.shape, np.uint8), region, np.dtype("u1"), chunks, tmp_path / "x"
+        )
+        tracemalloc.start()
+        try:
+            assert sum(int(plane[0, 0]) for plane in found.planes()) == depth
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(1280) < 1.1 * peak(128)
