@@ -1,14 +1,21 @@
 """What we ask of napari behind its public face: each test fails first where napari changes."""
 
+import gc
 from itertools import permutations
+from threading import Event, current_thread, main_thread
 
 import numpy as np
 import pytest
 from napari import Viewer
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.qt import QtViewer
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtWidgets import QMainWindow
+from napari.utils.key_bindings import KeymapProvider
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QMainWindow
 
 from napari_memseg.annotation.corrections import Corrections
 from napari_memseg.annotation.database import create_database
@@ -16,12 +23,21 @@ from napari_memseg.annotation.overlay import Overlay
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.widgets.napari_compat import (
+    Crosshair,
+    canvas_of,
     connect_before_napari,
     forget_history,
+    hear_keys,
+    hide_play,
     main_window,
     patch,
+    picture_of,
+    read_again,
     shown_box,
+    slice_in_thread,
+    stop_slicing,
     unwrapped,
+    world_factor,
 )
 from widgets.arrays import Lazy
 
@@ -285,3 +301,112 @@ def test_a_layers_own_undo_list_can_be_dropped(tmp_path):
     forget_history(layer)
     layer.undo()
     assert np.any(overlay[3])
+
+
+@pytest.fixture
+def second(qapp):
+    """Make a second canvas, whose slices are read in a thread."""
+    made = []
+
+    def make():
+        viewer = ViewerModel()
+        slice_in_thread(viewer)
+        made.append(QtViewer(viewer))
+        made[-1].show()
+        return made[-1]
+
+    yield make
+    for canvas in made:
+        stop_slicing(canvas.viewer)
+        canvas.close()
+    del canvas
+    made.clear()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gc.collect()
+
+
+def test_another_canvas_reads_its_slices_in_a_thread_of_its_own(second, qtbot):
+    canvas, threads = second(), []
+
+    class Noted(Lazy):
+        def __getitem__(self, index):
+            threads.append(current_thread())
+            return super().__getitem__(index)
+
+    layer = canvas.viewer.add_layer(Labels(Noted(voxels()), colormap=COLORS))
+    qtbot.waitUntil(lambda: layer.loaded and not layer._slice.empty)
+    threads.clear()
+    read_again(layer)
+    qtbot.waitUntil(lambda: bool(threads) and layer.loaded)
+    assert main_thread() not in threads
+    assert np.array_equal(layer._slice.image.raw, expected_plane(layer, *shown_box(layer)))
+
+
+def test_what_goes_wrong_after_the_end_is_told_to_nobody(monkeypatch):
+    told, held = [], Event()
+    monkeypatch.setattr(notification_manager, "receive_error", lambda *error: told.append(error))
+
+    class Breaking(Lazy):
+        broken = False
+
+        def __getitem__(self, index):
+            if self.broken:
+                held.wait(10)
+                raise OSError("the disk is gone")
+            return super().__getitem__(index)
+
+    viewer = ViewerModel()
+    slice_in_thread(viewer)
+    layer = viewer.add_layer(Labels(Breaking(voxels()), colormap=COLORS))
+    layer.data.broken = True
+    read_again(layer)
+    stop_slicing(viewer)
+    held.set()
+    viewer._layer_slicer._executor.shutdown(wait=True)
+    read_again(layer)
+    assert not told
+
+
+def test_keys_over_a_canvas_reach_whom_they_are_meant_for(second):
+    canvas, pressed = second(), []
+
+    class Mine(KeymapProvider):
+        pass
+
+    mine = Mine()
+    mine.bind_key("K", lambda one: pressed.append(one))
+    hear_keys(canvas, lambda: [mine])
+    canvas.viewer.add_layer(labels(voxels()))
+    QTest.keyClick(picture_of(canvas), Qt.Key.Key_K)
+    assert pressed == [mine]
+
+
+def test_a_crosshair_is_seen_and_taken_away(make_napari_viewer):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.zeros((9, 40, 56), "uint8"), contrast_limits=(0, 1))
+    before = picture(viewer)
+    crosshair = Crosshair(canvas_of(viewer), "#ffcc33")
+    assert np.array_equal(before, picture(viewer))
+    crosshair.show(np.array([(0.0, 20.0), (50.0, 20.0)]))
+    with_lines = picture(viewer)
+    assert (with_lines != before).any(axis=-1).sum() > 100
+    crosshair.hide()
+    assert np.array_equal(before, picture(viewer))
+    crosshair.close()
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 0.001), ("um", 1.0), ("pixel", 1.0), (None, 1.0)])
+def test_the_units_of_a_viewer_are_known(unit, factor):
+    viewer = ViewerModel()
+    units = {"units": (unit,) * 3} if unit else {}
+    viewer.add_layer(Image(np.zeros(SHAPE, "uint8"), **units))
+    assert world_factor(viewer, "um") == pytest.approx(factor)
+    assert world_factor(viewer, None) == 1.0
+
+
+def test_a_narrow_canvas_has_no_play_button(second):
+    canvas = second()
+    canvas.viewer.add_layer(labels(voxels()))
+    hide_play(canvas)
+    assert not any(slider.play_button.isVisible() for slider in canvas.dims.slider_widgets)
+    assert canvas.dims.slider_widgets[0].slider.isVisible()

@@ -11,6 +11,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget
 
+from napari_memseg.annotation.composite import Composite
 from napari_memseg.geometry import Box
 from napari_memseg.widgets import orthogonal_plane
 from napari_memseg.widgets.napari_compat import canvas_of, main_window, picture_of
@@ -201,6 +202,35 @@ def test_keys_over_a_plane_do_what_they_do_over_the_main_view(open_planes, until
     QTest.keyClick(widget, Qt.Key.Key_T)
     assert views.place.voxel == (8, y + 1, 9)
     assert plane.viewer.dims.ndisplay == 2
+    close(viewer)
+
+
+def test_a_tool_that_is_asked_for_over_a_plane_works_under_the_mouse(open_planes, until):
+    viewer, _, views = open_planes()
+    plane, used = views.planes[0], []
+    y = views.place.voxel[1]
+    viewer.bind_key("Shift-F", lambda v: used.append(v), overwrite=True)
+    hover(plane.canvas, (8, 9))
+    until(lambda: np.allclose(plane.viewer.cursor.position[::2], (8, 9), atol=0.5))
+    QTest.keyClick(picture_of(plane.canvas), Qt.Key.Key_F, SHIFT)
+    assert used == [viewer]
+    assert views.place.voxel == (8, y, 9)
+    assert viewer.dims.current_step[0] == 8
+    assert tuple(viewer.cursor.position) == (8, y, 9)
+    close(viewer)
+
+
+def test_no_plane_reads_more_than_itself(open_planes, monkeypatch):
+    boxes, read = [], Composite.read
+
+    def note(self, box, *stride):
+        boxes.append(box)
+        return read(self, box, *stride)
+
+    monkeypatch.setattr(Composite, "read", note)
+    viewer, _, _ = open_planes()
+    assert boxes
+    assert all(min(box.shape) <= 1 for box in boxes)
     close(viewer)
 
 

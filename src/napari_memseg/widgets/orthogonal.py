@@ -148,7 +148,7 @@ class OrthogonalViews(QWidget):
         self.place = Cursor(session.shape, self)
         self._link = Link(viewer, canvas_of(viewer), session, self.place, self)
         self._link.lead()
-        self.planes = (Plane(self._desk, self.place), Plane(self._desk, self.place))
+        self.planes = tuple(Plane(self._desk, self.place, self._link) for _ in range(2))
         for plane in self.planes:
             self._splitter.addWidget(plane)
         shown.changed.connect(self._show)

@@ -143,6 +143,16 @@ class Link(QObject):
         if self.axis is not None and len(position) >= 3:
             self._cursor.move(self._voxel(position))
 
+    def go_to_mouse(self) -> None:
+        """Move the cursor under the mouse of this viewer."""
+        self.go_to(self._viewer.cursor.position)
+
+    def point(self) -> None:
+        """Let this viewer take the cursor for the place of its mouse: tools ask it where that is."""
+        position = list(self._viewer.dims.point)
+        position[-3:] = self._world(self._cursor.voxel)
+        self._viewer.cursor.position = tuple(position)
+
     def draw(self) -> None:
         """Draw the crosshair anew."""
         if self.axis is None or self.order is None:
@@ -215,10 +225,7 @@ class Link(QObject):
 
     def _on_key(self, viewer: ViewerModel) -> Iterator[None]:
         """Go under the mouse, and follow it until the key is let go."""
-        self._to_mouse()
-        self._viewer.cursor.events.position.connect(self._to_mouse)
+        self.go_to_mouse()
+        self._viewer.cursor.events.position.connect(self.go_to_mouse)
         yield
-        self._viewer.cursor.events.position.disconnect(self._to_mouse)
-
-    def _to_mouse(self) -> None:
-        self.go_to(self._viewer.cursor.position)
+        self._viewer.cursor.events.position.disconnect(self.go_to_mouse)

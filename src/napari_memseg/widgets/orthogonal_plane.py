@@ -6,25 +6,29 @@ main viewer, and keys that are pressed over the plane go on to it::
 
     key ──> corrections of the plane ──> the plane's own (T, arrows, Ctrl+R) ──> main viewer
 
+An edit tool works on the slice of the main viewer, which goes under the mouse first.
+
 A plane above 4096² voxels is only looked at, coarse, as the pyramids of result and image
 allow: it is not painted on, and what has no pyramid is not shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
+from napari import Viewer
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
 from napari.qt import QtViewer
-from napari.utils.key_bindings import KeymapProvider
+from napari.utils.key_bindings import KeymapProvider, coerce_keybinding
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.keys import GREY_KEY, TOOL_KEYS
 from napari_memseg.widgets.napari_compat import (
     hear_keys,
     hide_play,
@@ -51,6 +55,36 @@ class Keys(KeymapProvider):
         self._keymap = viewer.keymap
 
 
+class Through(KeymapProvider):
+    """Keys that were bound for the main viewer, as they are at each moment.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The main one.
+    before : callable
+        Called before a tool, which asks the main viewer where the mouse is.
+    """
+
+    def __init__(self, viewer: Viewer, before: Callable[[], None]) -> None:
+        super().__init__()
+        self._viewer, self._before = viewer, before
+        self._tools = {coerce_keybinding(key) for key in (*TOOL_KEYS.values(), GREY_KEY)}
+
+    @property
+    def keymap(self) -> dict[Any, Callable[[Any], Any]]:
+        """Functions by key."""
+        return {key: self._through(key, does) for key, does in self._viewer.keymap.items()}
+
+    def _through(self, key: Any, does: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(_: Any) -> Any:
+            if key in self._tools:
+                self._before()
+            return does(self._viewer)
+
+        return call
+
+
 class Plane(QWidget):
     """A second canvas on an open session, along another axis.
 
@@ -60,6 +94,8 @@ class Plane(QWidget):
         Whose session is open.
     cursor : Cursor
         Where it looks.
+    main : Link
+        Of the main viewer to the same cursor.
 
     Attributes
     ----------
@@ -67,10 +103,10 @@ class Plane(QWidget):
         Of its own, with twins of the session's layers.
     """
 
-    def __init__(self, desk: Desk, cursor: Cursor) -> None:
+    def __init__(self, desk: Desk, cursor: Cursor, main: Link) -> None:
         super().__init__()
         assert desk.session is not None
-        self._desk, self._cursor = desk, cursor
+        self._desk, self._cursor, self._main = desk, cursor, main
         self._twins: dict[str, Twin] = {}
         self._fitted: tuple[float, ...] | None = None
         self.viewer = ViewerModel(title="plane")
@@ -197,16 +233,18 @@ class Plane(QWidget):
     # Keys
 
     def _bind_keys(self) -> None:
-        self._keys = Keys(self.viewer)
+        self._keys, self._through = Keys(self.viewer), Through(self._desk.viewer, self._lead_main)
         for key, does in (("Left", self._back), ("Right", self._on), ("Control-R", self._fit)):
             self.viewer.bind_key(key, does, overwrite=True)
         hear_keys(self.canvas, self._providers)
 
     def _providers(self) -> Sequence[Any]:
-        layers = [self.viewer.layers.selection.active, self._keys]
-        if self._desk.shown is not None:  # whose tools are bound to it alone
-            layers.append(self._desk.shown.corrections)
-        return [*(one for one in layers if one is not None), self._desk.viewer]
+        active = self.viewer.layers.selection.active
+        return [*([] if active is None else [active]), self._keys, self._through, self._desk.viewer]
+
+    def _lead_main(self) -> None:
+        self.link.go_to_mouse()
+        self._main.point()
 
     def _back(self, _: Any) -> None:
         self.link.step(-1)
