@@ -1,7 +1,8 @@
-"""Export: corrected labels and where they come from, to a folder that others can read."""
+"""Export: corrected labels and where they come from, for others to use; and theirs, back in."""
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -12,11 +13,19 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_memseg.annotation.session import Session
+from napari_memseg.geometry import Box
 from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.pages.import_labels import ImportLabels
 from napari_memseg.widgets.pages.page import NO_SESSION, Page
-from napari_memseg.widgets.parts import Button, Choice, JobBar, form, group, row
+from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, form, group, row, size_text
+from napari_memseg.widgets.region import RegionChoice
 from napari_memseg.widgets.relay import Outcome
-from napari_memseg.workflows.export import FORMATS
+from napari_memseg.workflows.export import FORMATS, forecast_bytes
+
+WHAT = {"all that is shown": "shown", "what was painted or confirmed": "confirmed"}
+LENT = (
+    "Labels are being imported; the session opens again by itself. Until then nothing can be painted in it."
+)
 
 
 class ExportPage(Page):
@@ -27,39 +36,63 @@ class ExportPage(Page):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._made: Path | None = None
-        self.format = Choice(FORMATS, "ome-zarr: the image with the corrected labels in it")
-        self.run_choice = Choice(tip="Corrections over this run, and over those that it replaced")
-        self.place = QLineEdit()
-        self.place.textChanged.connect(self._allow)
-        self.browse = Button("…", self._ask_place, "Choose where the export lies")
-        self.choices = group(
-            "Export", form(Format=self.format, Run=self.run_choice, Folder=row(self.place, self.browse))
-        )
-        self.export = Button("Export", self._export, "Corrected labels as they are now")
-        self.cancel = Button("Cancel", desk.exporting.cancel, "Nothing is left behind")
-        self.bar = JobBar()
-        self.show_folder = Button("Show in file manager", self._show_made)
-        self.job = group(
-            "Progress", row(self.export, self.cancel), self.export.reason, self.bar, self.show_folder
-        )
-        self.add(self.choices, self.job)
+        self._build_choices()
+        self._build_job()
+        self.imports = ImportLabels(desk)
+        self.imports.begun.connect(self._on_import)
+        self.add(self.choices, self.job, self.imports)
         self.column.addStretch()
         desk.exporting.stepped.connect(self.bar.show_step)
         desk.exporting.ended.connect(self._on_end)
         desk.session_changed.connect(self._forget)
         self.refresh()
 
+    def _build_choices(self) -> None:
+        self.format = Choice(tip="What it is to be used for")
+        for name, form_ in FORMATS.items():
+            self.format.addItem(form_.about, name)
+        self.region = RegionChoice(self.desk)
+        self.what = Choice(tip="What is left out counts as not predicted, never as background")
+        for text, name in WHAT.items():
+            self.what.addItem(text, name)
+        self.run_choice = Choice(tip="Corrections over this run, and over those that it replaced")
+        self.place = QLineEdit()
+        self.browse = Button("…", self._ask_place, "Choose where the export lies")
+        self.format.currentIndexChanged.connect(self._allow)
+        self.what.currentIndexChanged.connect(self._allow)
+        self.region.changed.connect(self._allow)
+        self.place.textChanged.connect(self._allow)
+        fields = {"Format": self.format, "Region": self.region, "Labels": self.what, "Run": self.run_choice}
+        self.choices = group("Export", form(**fields, Folder=row(self.place, self.browse)))
+
+    def _build_job(self) -> None:
+        self.export = Button("Export", self._export, "Corrected labels as they are now")
+        self.cancel = Button("Cancel", self.desk.exporting.cancel, "Nothing is left behind")
+        self.forecast = Hint()
+        self.bar = JobBar()
+        self.show_folder = Button("Show in file manager", self._show_made)
+        self.job = group(
+            "Progress",
+            row(self.export, self.cancel),
+            self.export.reason,
+            self.forecast,
+            self.bar,
+            self.show_folder,
+        )
+
     def refresh(self) -> None:
         """List what can be exported."""
         session, busy = self.desk.session, self.desk.exporting.busy
         self.choices.setVisible(session is not None)
-        self.job.setVisible(session is not None)
+        self.imports.setVisible(session is not None)
+        self.job.setVisible(session is not None or self.imports.busy)
+        self.imports.setEnabled(not busy)
         self.choices.setEnabled(not busy)
         self.export.setVisible(not busy)
         self.cancel.setVisible(busy)
         self.show_folder.setVisible(self._made is not None and not busy)
         if session is None:
-            self.hint.say(NO_SESSION)
+            self.hint.say(LENT if self.imports.busy else NO_SESSION)
             return
         self._list_runs(session)
         if not self.place.text() or Path(self.place.text()).exists():
@@ -75,7 +108,9 @@ class ExportPage(Page):
         if self.desk.session is None:
             self._made = None
             self.place.clear()
-            self.bar.clear()
+            self.forecast.say("")
+            if not self.imports.busy:
+                self.bar.clear()
 
     def _list_runs(self, session: Session) -> None:
         finished = [run.id for run in reversed(session.runs()) if run.is_finished]
@@ -89,12 +124,24 @@ class ExportPage(Page):
 
     def _allow(self) -> None:
         self.export.allow(self._why_not())
+        self.imports.allow()
+        if self.desk.session is not None:
+            self.forecast.say(self._forecast(self.desk.session))
+
+    def _forecast(self, session: Session) -> str:
+        """Say what the export takes on the disk."""
+        region = self.region.box() or Box.whole(session.shape)
+        size = forecast_bytes(session, self.format.currentData(), region)
+        above = next((folder for folder in self._folder.parents if folder.is_dir()), session.path)
+        return f"At most {size_text(size)} on the disk; {size_text(shutil.disk_usage(above).free)} are free."
 
     def _why_not(self) -> str:
         session = self.desk.session
         if session is None:
             return NO_SESSION
-        if session.runs() and self.run_choice.currentData() is None:
+        if why := self.region.why_not():
+            return why
+        if self.what.currentData() == "shown" and session.runs() and self.run_choice.currentData() is None:
             return "No run is finished yet: let it finish, on the page Segment."
         if not self.place.text().strip():
             return "Name a folder that does not exist yet."
@@ -118,13 +165,25 @@ class ExportPage(Page):
         self.desk.save()
         workflow = "napari_memseg.workflows.export:export"
         title = f"exporting {session.path.name}"
-        run, kind = self.run_choice.currentData(), self.format.currentText()
-        self.desk.exporting.start(title, workflow, session.path, self._folder, kind, run=run)
+        region = self.region.box()
+        how = {
+            "run": self.run_choice.currentData(),
+            "box": None if region is None else str(region),
+            "labels": self.what.currentData(),
+        }
+        kind = self.format.currentData()
+        self.desk.exporting.start(title, workflow, session.path, self._folder, kind, **how)
         self.bar.wait("Exporting…")
         self.refresh()
 
+    def _on_import(self) -> None:
+        self.bar.wait("Importing…")
+        self.refresh()
+
     def _on_end(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
+        if self.imports.busy:
+            self.bar.clear(self.imports.take_back(outcome))
+        elif outcome.error is not None:
             show_error(str(outcome.error))
             self.bar.clear(str(outcome.error))
         elif outcome.result is not None:
