@@ -47,7 +47,7 @@ class Format:
     Attributes
     ----------
     about : str
-        What it holds, in a line.
+        What a person chooses it by, in a few words.
     write : callable of (folder, Selection) -> iterator of Progress
         Fills an empty folder.
     values : callable of ClassTable -> Values
@@ -60,10 +60,10 @@ class Format:
 
 
 FORMATS = {
-    "ome-zarr": Format("OME-Zarr: the image with the labels in it, multiscale", write_ome_zarr, Values.own),
-    "nnunet": Format("nnU-Net v2: a raw dataset, with an ignore label", write_nnunet, Values.counted),
-    "monai": Format("MONAI: NIfTI files and a data list, with an ignore label", write_monai, Values.counted),
-    "tiff": Format("TIFF: two OME-TIFF stacks, image and labels", write_tiff, Values.own),
+    "ome-zarr": Format("OME-Zarr, image and labels", write_ome_zarr, Values.own),
+    "nnunet": Format("nnU-Net v2, raw dataset", write_nnunet, Values.counted),
+    "monai": Format("MONAI, data list and NIfTI", write_monai, Values.counted),
+    "tiff": Format("TIFF, two OME-TIFF stacks", write_tiff, Values.own),
 }
 """By the name that the terminal knows."""
 
