@@ -1,4 +1,13 @@
-"""Keys: bound in code, since napari reads none from a manifest, and listed in the dock."""
+"""Keys: bound in code, since napari reads none from a manifest, and listed in the dock.
+
+Who listens to which::
+
+    corrections   Ctrl+Z, Ctrl+Shift+Z
+    viewer        classes (Ctrl+), tools (Shift+), N U Y K of the review, T
+    napari        [ ], 1 2 3 4, Space
+
+Classes and tools are bound here, the others where they are at home; the list has them all.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,9 @@ from napari import Viewer
 from qtpy.compat import isalive
 
 from napari_memseg.widgets.desk import Desk
+from napari_memseg.widgets.orthogonal_link import HERE
 from napari_memseg.widgets.painting import REDO, UNDO
+from napari_memseg.widgets.reviewing import REVIEW_KEYS
 
 MOST_KEYS = 9
 """Classes that have a key: the first nine rows of the table."""
@@ -38,12 +49,12 @@ TOOL_KEYS = {
 """Keys of the edit tools by their names; napari has none of them."""
 TOOLS_DO = {
     "fill": "fill the region under the cursor",
-    "object": "give the object under the cursor the chosen class",
-    "merge": "give all of the class under the cursor the chosen one",
-    "split": "split the object under the cursor, from two strokes",
+    "object": "give the object the chosen class",
+    "merge": "give all of a class the chosen one",
+    "split": "split the object, from two strokes",
     "interpolate": "interpolate between painted slices",
-    "next": "copy the slice to the next one, and go there",
-    "previous": "copy the slice to the one before, and go there",
+    "next": "copy this slice to the next one",
+    "previous": "copy this slice to the one before",
     "islands": "remove small islands of the class",
     "holes": "close small holes in the class",
     "smooth": "smooth the class",
@@ -53,6 +64,17 @@ TOOLS_DO = {
 """What a person is told of them."""
 GREY_KEY, BALL_KEY = "Shift-T", "Shift-R"
 """Of the two ways in which the brush may paint."""
+REVIEW_DOES = {
+    "next": "go to the next place",
+    "back": "go to the place before",
+    "accept": "accept what is in the frame",
+    "skip": "skip it, leave it as it is",
+}
+"""What a person is told of the keys of the page Review."""
+STEP_KEYS = ("Left", "Right", "Control-R")
+"""That napari binds for the main view, and a plane for itself: back, on, all of it."""
+SIGNS = {"Control-": "Ctrl+", "Shift-": "Shift+", "Left": "←", "Right": "→"}
+"""How keyboards name what napari names otherwise."""
 
 
 class ToolSet(Protocol):
@@ -104,24 +126,39 @@ def bind_tools(viewer: Viewer, tools: ToolSet) -> None:
     viewer.bind_key(BALL_KEY, caller("toggle_ball"), overwrite=True)
 
 
+def grouped() -> dict[str, list[tuple[str, str]]]:
+    """Return keys and what they do, by what they are for: ours, and those of napari that painting needs."""
+    back, on, whole = STEP_KEYS
+    groups = {
+        "Brush": [
+            (f"{class_key(0)} … {MOST_KEYS}", "take the brush of a class"),
+            ("[ ]", "smaller, larger brush"),
+            ("1 2 3 4", "erase, brush, polygon, fill"),
+            ("Space", "hold to move the picture"),
+            (GREY_KEY, "brush only what is as bright"),
+            (BALL_KEY, "brush a ball, or a disc again"),
+            (UNDO, "undo, across restarts"),
+            (REDO, "redo"),
+        ],
+        "Tools": [(TOOL_KEYS[name], does) for name, does in TOOLS_DO.items()],
+        "Review": [(REVIEW_KEYS[name], does) for name, does in REVIEW_DOES.items()],
+        "Orthogonal views": [
+            ("Shift+click", "show this place in all three"),
+            (HERE, "the same, without a click"),
+            (f"{back} {on}", "one slice back or on"),
+            (whole, "the whole plane again"),
+        ],
+    }
+    return {name: [(shown(keys), does) for keys, does in rows] for name, rows in groups.items()}
+
+
 def listed() -> list[tuple[str, str]]:
-    """Return keys and what they do: ours first, then those of napari that painting needs."""
-    ours = [
-        (f"{class_key(0)} … {MOST_KEYS}", "take the brush of a class, from the top of the table"),
-        (UNDO, "undo, across restarts"),
-        (REDO, "redo"),
-        *((TOOL_KEYS[name], does) for name, does in TOOLS_DO.items()),
-        (GREY_KEY, "brush only what is as bright as here, or all again"),
-        (BALL_KEY, "brush a ball, or a disc again"),
-    ]
-    napari = [
-        ("[  ]", "smaller, larger brush"),
-        ("1 2 3 4", "erase (withdraw), brush, polygon, fill"),
-        ("Space", "hold to move the picture"),
-    ]
-    return [(shown(keys), does) for keys, does in ours + napari]
+    """Return all keys and what they do, in the order of the groups."""
+    return [row for rows in grouped().values() for row in rows]
 
 
 def shown(key: str) -> str:
     """Return a key as keyboards name it."""
-    return key.replace("Control-", "Ctrl+").replace("Shift-", "Shift+")
+    for name, sign in SIGNS.items():
+        key = key.replace(name, sign)
+    return key

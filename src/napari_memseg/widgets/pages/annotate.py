@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QLabel, QLineEdit, QSpinBox
 from napari_memseg.errors import MemsegError
 from napari_memseg.widgets.class_list import ClassList
 from napari_memseg.widgets.desk import Desk
-from napari_memseg.widgets.keys import listed
+from napari_memseg.widgets.keys import grouped
 from napari_memseg.widgets.pages.page import NO_SESSION, Page, why_read_only
 from napari_memseg.widgets.parts import Button, group, row
 
@@ -33,8 +33,7 @@ class AnnotatePage(Page):
         self.add_button = Button("Add class", self._add, "Add a class to the session")
         new = row(self.name, self.number, self.add_button)
         self.classes_group = group("Classes", self.classes, new, self.add_button.reason)
-        rows = (f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{does}</td></tr>" for key, does in listed())
-        keys = QLabel("".join(rows))
+        keys = QLabel(_table(grouped()))
         keys.setWordWrap(True)
         self.keys_group = group("Keys", keys)
         self.add(self.classes_group, self.keys_group)
@@ -84,3 +83,12 @@ class AnnotatePage(Page):
                 self.name.clear()
             except MemsegError as error:
                 show_error(str(error))
+
+
+def _table(groups: dict[str, list[tuple[str, str]]]) -> str:
+    """Return keys as a table, with a heading above each group."""
+    lines = []
+    for name, rows in groups.items():
+        lines.append(f'<tr><td colspan="2" style="padding-top: 6px"><i>{name}</i></td></tr>')
+        lines += [f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{does}</td></tr>" for key, does in rows]
+    return f"<table>{''.join(lines)}</table>"
