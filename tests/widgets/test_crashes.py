@@ -58,6 +58,17 @@ def test_a_viewer_that_dies_of_a_segmentation_fault_in_mid_stroke_loses_nothing_
     assert np.count_nonzero(told["overlay"]) > 100 * strokes
 
 
+def test_one_session_after_the_other_is_opened_in_one_window(folder):
+    """napari frees what a layer drew in whatever OpenGL context is current: in Qt's, the next one crashes."""
+    program = [sys.executable, TESTS / "widgets" / "opened_and_closed.py", folder]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    run = subprocess.run(program, env=environment, capture_output=True, timeout=120)
+    assert run.returncode == 0, run.stderr.decode()
+    with Session.open(folder) as session:
+        assert session.corrections.seq >= 1
+        assert session.verify()["ok"]
+
+
 @pytest.fixture
 def model(tmp_path):
     """A network of random weights, whose runs take a moment."""

@@ -26,7 +26,7 @@ from napari_memseg.widgets.counting import Counting
 from napari_memseg.widgets.forecasting import Forecasting
 from napari_memseg.widgets.guards import Guard3D
 from napari_memseg.widgets.layers import value_of
-from napari_memseg.widgets.napari_compat import main_window, unwrapped
+from napari_memseg.widgets.napari_compat import canvas_of, free_in_own_context, main_window, unwrapped
 from napari_memseg.widgets.networks import Networks
 from napari_memseg.widgets.painting import PAINTING
 from napari_memseg.widgets.previewing import Previewing
@@ -126,6 +126,7 @@ class Desk(QObject):
         self.training.ended.connect(self._on_trained)
         self.building.ended.connect(self._on_built)
         self._guard = Guard3D(viewer, self)
+        free_in_own_context(viewer, canvas_of(viewer))
         viewer.layers.events.inserted.connect(self._on_viewer_layers)
         viewer.layers.events.removed.connect(self._on_viewer_layers)
         self._closing = self.ended = False

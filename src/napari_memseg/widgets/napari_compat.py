@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pint
@@ -18,6 +19,7 @@ from napari.layers import Labels, Layer
 from napari.qt import QtViewer
 from napari.utils.events import EventEmitter
 from numpy.typing import NDArray
+from qtpy.compat import isalive
 from qtpy.QtWidgets import QMainWindow, QWidget
 from vispy.scene.visuals import Line  # type: ignore[import-untyped]
 
@@ -184,6 +186,22 @@ def picture_of(canvas: QtViewer) -> QWidget:
     """Return the widget in which the mouse points and paints."""
     found: QWidget = canvas.canvas.native
     return found
+
+
+def free_in_own_context(viewer: ViewerModel, canvas: QtViewer) -> None:
+    """Let napari free what a removed layer drew where it was drawn: in the OpenGL context of that picture.
+
+    It frees at once, in whatever context is current: after Qt has put a window together, Qt's own. Then
+    buffers of the wrong context are deleted, and the next picture may end in a segmentation fault.
+    """
+    picture = ref(picture_of(canvas))
+
+    def make_current() -> None:
+        found = picture()
+        if found is not None and isalive(found):  # type: ignore[no-untyped-call]
+            found.makeCurrent()  # type: ignore[attr-defined] # an OpenGL widget
+
+    connect_before_napari(viewer.layers.events.removed, make_current)
 
 
 def hide_play(canvas: QtViewer) -> None:

@@ -30,6 +30,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import GREY_KEY, TOOL_KEYS
 from napari_memseg.widgets.napari_compat import (
+    free_in_own_context,
     hear_keys,
     hide_play,
     slice_in_thread,
@@ -112,6 +113,7 @@ class Plane(QWidget):
         self.viewer = ViewerModel(title="plane")
         slice_in_thread(self.viewer)
         self.canvas = QtViewer(self.viewer)
+        free_in_own_context(self.viewer, self.canvas)
         self.canvas.setAcceptDrops(False)
         self.canvas.setMinimumSize(*SMALLEST)
         self.hint = Hint()
