@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from annotation.helpers import SHAPE
-from napari_memseg.errors import ClassTableError, GeometryError
+from napari_memseg.errors import ClassTableError, GeometryError, SessionError
 from napari_memseg.geometry import Box
 
 BOX = Box((3, 5, 60), (68, 66, 130))
@@ -63,3 +63,21 @@ def test_a_value_that_is_no_class_in_the_last_cell_stores_nothing(overlay, sessi
 def test_a_box_that_leaves_the_volume_is_refused(overlay):
     with pytest.raises(GeometryError, match="leaves the volume"):
         next(overlay.fill_from(BOX.grow((9, 9, 9)), lambda part: np.zeros(part.shape, int), tool="import"))
+
+
+def test_until_the_end_nothing_else_is_painted_and_nothing_of_it_stored(overlay, session, wanted):
+    seq, before = session.corrections.seq, np.asarray(overlay)
+    steps = overlay.fill_from(BOX, lambda part: wanted[part.slices], tool="tool")
+    next(steps)
+    with pytest.raises(SessionError, match="still being painted"):
+        overlay.begin_stroke()
+    with pytest.raises(SessionError, match="still being painted"):
+        overlay[0, 0, 0] = 1
+    with pytest.raises(SessionError, match="still being painted"):
+        overlay.undo()
+    assert overlay.commit() is None
+    assert (overlay.state, session.corrections.seq) == ("pending", seq)
+    steps.close()
+    np.testing.assert_array_equal(np.asarray(overlay), before)
+    overlay[0, 0, 0] = 2
+    assert session.corrections.seq == seq + 1

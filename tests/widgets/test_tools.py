@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_memseg.geometry import Box
-from napari_memseg.widgets import keys, tooling, tools
+from napari_memseg.widgets import keys, painting, tooling, tools
 from napari_memseg.widgets.napari_compat import shown_box
 from widgets.hands import LEFT, NONE, _pixel, canvas, click, close, line, press, stroke
 
@@ -88,6 +88,50 @@ def test_an_object_gets_the_chosen_class_by_key_and_undo_takes_that_back(opened,
     assert (opinions(dock)[where.slices] == BONE).all()
     assert shows_opinions(dock)
     assert dock.badge.state == "saved"
+    close(viewer)
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Paint every edit in slices of one cell."""
+    monkeypatch.setattr(painting, "SLICE_SECONDS", 0.0)
+
+
+def test_a_large_edit_is_painted_while_the_viewer_lives_and_the_brush_comes_back(opened, until, slowly):
+    viewer, dock = opened()
+    where, layer, seen = cube(dock), dock.desk.shown.corrections, []
+
+    def on_editable():
+        seen.append((layer.editable, dock.desk.session.overlay.state))
+        dock.desk.save()  # the focus is lost meanwhile
+
+    dock.desk.session.overlay.fill(where, BONE)
+    layer.events.editable.connect(on_editable)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: (opinions(dock)[where.slices] == MARROW).all() and not dock.correct.tools.runner.busy)
+    assert seen == [(False, "pending"), (True, "saved")]
+    assert (str(layer.mode), dock.badge.state) == ("paint", "saved")
+    assert [kind for _, kind, _ in dock.desk.session.corrections.steps()][-1] == "bulk"
+    use(viewer, Qt.Key.Key_Z, CTRL)
+    assert (opinions(dock)[where.slices] == BONE).all()
+    close(viewer)
+
+
+def test_a_layer_that_is_deleted_in_mid_edit_leaves_no_trace_of_it(opened, until, slowly):
+    viewer, dock = opened()
+    where, layer = cube(dock), dock.desk.shown.corrections
+    dock.desk.session.overlay.fill(where, BONE)
+    layer.events.editable.connect(lambda: QTimer.singleShot(0, lambda: viewer.layers.remove(layer)))
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: layer not in viewer.layers)
+    QTest.qWait(50)
+    assert (opinions(dock)[where.slices] == BONE).all()
+    assert dock.desk.session.overlay.state == "saved"
+    dock.desk.show_layers()
+    assert dock.desk.shown.corrections.editable
+    assert not dock.correct.tools.runner.busy
     close(viewer)
 
 

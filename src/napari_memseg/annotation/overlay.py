@@ -45,6 +45,9 @@ GROUP_SECONDS = 1.0
 GROUP_DABS = 100
 """What a crash in mid-stroke may cost: so much, whichever comes first."""
 
+FEW_CELLS = 8
+"""Changed cells of a large edit that wait in memory: so many go to the open transaction at once."""
+
 State = Literal["saved", "pending", "failed"]
 
 
@@ -110,7 +113,7 @@ class Overlay(DirtyCells):
         self._owner, self._clock = threading.get_ident(), clock
         self._journal = Journal(corrections.steps())
         self._open: _Open | None = None
-        self._failed = False
+        self._failed = self._filling = False
         self.set_classes(classes)
 
     def set_classes(self, classes: ClassTable) -> None:
@@ -132,6 +135,7 @@ class Overlay(DirtyCells):
             If it could not be stored: then it is not in memory either.
         """
         self._own()
+        self._not_while_filling()
         values, selection = self._check(value), parse(index, self.shape)
         voxels, kind = _expand(selection, values), "paint" if values.any() else "withdraw"
         if isinstance(selection, Points):
@@ -179,8 +183,8 @@ class Overlay(DirtyCells):
     ) -> Generator[Box, None, None]:
         """Give the voxels of a box values of their own, cell by cell: one stroke, stored whole or not at all.
 
-        Whoever stops before the end, or an error on the way, leaves everything as it was. Until then
-        nothing else may be painted, undone or stored.
+        Whoever stops before the end, or an error on the way, leaves everything as it was. Until then nothing
+        else can be painted or undone (SessionError), and ``commit`` stores nothing.
 
         Parameters
         ----------
@@ -199,6 +203,7 @@ class Overlay(DirtyCells):
         self._own()
         check_inside(box, self.shape)
         self._begin(tool, _known(kind), whole=True)
+        self._filling = True
         try:
             for key in cells(box, CELL):
                 cell = cell_at(key, self.shape)
@@ -207,11 +212,15 @@ class Overlay(DirtyCells):
                 if kind != "import":
                     found = self._unless_locked(found, partial(self.read, part))
                 self.assign(key, part.relative_to(cell.start).slices, found)
-                self._make_room()
+                if len(self._dirty) >= FEW_CELLS:
+                    with self._to_disk():
+                        self.spill()
                 yield part
         except BaseException:
             self._roll_back()
             raise
+        finally:
+            self._filling = False
         self.commit()
         self._tell(box)
 
@@ -247,6 +256,8 @@ class Overlay(DirtyCells):
             If it could not be stored: memory is back at what is on disk, and ``state`` is ``failed``.
         """
         self._own()
+        if self._filling:
+            return None
         seq = self._store(last=True)
         self._open = None
         return seq
@@ -255,6 +266,10 @@ class Overlay(DirtyCells):
         """Store what is pending of the open stroke, and leave it open; errors as for ``commit``."""
         self._own()
         return None if self._open is None or self._open.whole else self._store(last=False)
+
+    def _not_while_filling(self) -> None:
+        if self._filling:
+            raise SessionError("A large edit is still being painted. Wait a moment, and do it again.")
 
     def _unless_locked(self, voxels: NDArray[Any], here: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return what is to be painted, with locked opinions as they are."""
@@ -265,6 +280,7 @@ class Overlay(DirtyCells):
         return np.where(kept, current, voxels) if kept.any() else voxels
 
     def _begin(self, tool: str, kind: str, *, whole: bool, undoes: int | None = None) -> None:
+        self._not_while_filling()
         self.commit()
         self.retry()
         stroke = Stroke(kind=kind, tool=tool, user=self.user, run_id=self.run_id, undoes=undoes)

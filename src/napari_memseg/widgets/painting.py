@@ -11,9 +11,10 @@ window loses focus or is closed, the layer is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from napari.layers import Labels
@@ -22,13 +23,15 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_memseg.annotation.indexing import MOST_VOXELS
 from napari_memseg.annotation.overlay import Overlay
-from napari_memseg.annotation.tools.edit import Edit, apply
+from napari_memseg.annotation.tools.edit import Edit, painting
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
 from napari_memseg.widgets.napari_compat import forget_history, patch, shown_box
 
 STORE_MS = 1000
 """What is painted with the button down reaches the disk after so long."""
+SLICE_SECONDS = 0.02
+"""Of a large edit that is painted at a time."""
 PAINTING = ("paint", "erase", "fill", "polygon")
 """Modes of a labels layer that change it."""
 MOST_FILLED = 4096**2
@@ -54,6 +57,8 @@ class Painter(QObject):
         super().__init__(parent)
         self.layer, self.overlay = layer, overlay
         self._told = overlay.state
+        self._mode = ""
+        self._editing: tuple[Generator[Box, None, None], Callable[[bool], None]] | None = None
         self._timer = QTimer(self, interval=STORE_MS, singleShot=True)
         self._timer.timeout.connect(self._store_pending)
         overlay.changed.append(self._on_change)
@@ -85,16 +90,51 @@ class Painter(QObject):
         self.layer.editable = self.overlay.state != "failed"
         self._tell()
 
-    def paint(self, edit: Edit) -> bool:
-        """Paint what a tool made of this overlay, as one step; return whether it is on disk."""
+    def paint(self, edit: Edit, done: Callable[[bool], None]) -> None:
+        """Paint what a tool made of this overlay, as one step; ``done`` is told whether it is on disk.
+
+        A large one is painted in short slices, between which the viewer lives; there is no brush until then.
+        """
+        self._editing = painting(edit, self.overlay), done
+        self._paint_slice(edit)
+
+    def _paint_slice(self, edit: Edit) -> None:
+        if self._editing is None:  # the layer is gone, and with it the edit
+            return
+        steps, done = self._editing
+        until = monotonic() + SLICE_SECONDS
         with self._answering():
-            apply(edit, self.overlay)
+            for _ in steps:
+                if monotonic() >= until:
+                    self._rest()
+                    QTimer.singleShot(0, partial(self._paint_slice, edit))
+                    return
+        self._editing = None
+        self._go_on()
         self._patch(edit.box)
         self._tell()
-        return self.overlay.state == "saved"
+        done(self.overlay.state == "saved")
+
+    def _rest(self) -> None:
+        """Take the brush away while a large edit is painted."""
+        if self.layer.editable:
+            self._mode = str(self.layer.mode)
+            self.layer.editable = False
+
+    def _go_on(self) -> None:
+        """Give the brush back, as it was."""
+        if self._mode:
+            self.layer.editable = self.overlay.state != "failed"
+            if self.layer.editable:
+                self.layer.mode = self._mode
+            self._mode = ""
 
     def close(self) -> None:
-        """Store what is pending, and listen no more."""
+        """Store what is pending, and listen no more; an edit that is not finished leaves no trace."""
+        if self._editing is not None:
+            (steps, done), self._editing = self._editing, None
+            steps.close()
+            done(False)
         self.save()
         self._timer.stop()
         self.overlay.changed.remove(self._on_change)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -215,7 +216,7 @@ class ToolRunner(QObject):
     def start(self, tool: Tool, asked: Asked) -> None:
         """Compute in a thread, then paint."""
         if self._busy is not None:
-            self._say(f"{self._busy.text} is still computing. Wait until it is done.")
+            self._say(f"{self._busy.text} is still at work. Wait until it is done.")
             return
         self._busy, self._overlay = tool, asked.session.overlay
         self._painted.clear()
@@ -250,7 +251,15 @@ class ToolRunner(QObject):
 
     def _paint(self, tool: Tool, asked: Asked, edit: Edit) -> None:
         painter = self._desk.shown.painter if self._desk.shown else None
-        if painter is None or not painter.paint(edit):
+        if painter is None:
+            self.told.emit(f"{tool.text}: nothing could be painted.")
+            return
+        self._busy = tool
+        painter.paint(edit, partial(self._on_painted, tool, asked, edit))
+
+    def _on_painted(self, tool: Tool, asked: Asked, edit: Edit, stored: bool) -> None:
+        self._busy = None
+        if not stored:
             self.told.emit(f"{tool.text}: nothing could be painted.")
             return
         done = f"{tool.text}: {edit.count:,} voxels."

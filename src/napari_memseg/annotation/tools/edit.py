@@ -23,6 +23,8 @@ from napari_memseg.errors import ClassTableError, GeometryError
 from napari_memseg.geometry import Box, Zyx, zyx
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from numpy.typing import ArrayLike, NDArray
 
     from napari_memseg.annotation.composite import Composite
@@ -164,8 +166,10 @@ class Scene:
         return Edit(at, opinions.astype(self.shown.dtype), painted[tight.slices], tool, self.box, note)
 
 
-def apply(edit: Edit, overlay: Overlay) -> None:
-    """Paint an edit as one stroke, on the thread that opened the session.
+def painting(edit: Edit, overlay: Overlay) -> Generator[Box, None, None]:
+    """Paint an edit as one stroke, cell by cell, on the thread that opened the session.
+
+    Whoever stops on the way leaves everything as it was; all is on disk when the iteration has ended.
 
     Raises
     ------
@@ -177,8 +181,13 @@ def apply(edit: Edit, overlay: Overlay) -> None:
         here = part.relative_to(edit.box.start).slices
         return np.where(edit.mask[here], edit.values[here], overlay.read(part))
 
-    for _ in overlay.fill_from(edit.box, painted, tool=edit.tool):
-        pass  # it is small: the stroke is stored when the last cell is taken
+    return overlay.fill_from(edit.box, painted, tool=edit.tool)
+
+
+def apply(edit: Edit, overlay: Overlay) -> None:
+    """Paint an edit at once; errors as for ``painting``."""
+    for _ in painting(edit, overlay):
+        pass
 
 
 def around(box: Box, reach: int, shape: Zyx) -> Box:
