@@ -184,8 +184,7 @@ def _scores(labels: Path, truth: str | Path) -> dict[str, dict[str, float]]:
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each number, of those that are some."""
-    found = {key: [row[key] for row in rows if np.isfinite(row[key])] for key in rows[0]}
-    return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
+    return {key: _mean_of([row[key] for row in rows]) for key in rows[0]}
 
 
 def _tables(results: dict[str, Any]) -> list[Table]:
@@ -199,20 +198,24 @@ def _tables(results: dict[str, Any]) -> list[Table]:
         summary = {name: _summary(row, foreground) for name, row in rows.items()}
         tables.append(Table(f"{data}: network", summary))
         for what in ("dice", "hd95", "nsd"):
-            of_class = {
-                classes[int(i)]: {
-                    name: row["scores"].get(i, {}).get(what, float("nan")) for name, row in rows.items()
-                }
-                for i in foreground
+            of_network = {
+                name: {classes[int(i)]: row["scores"].get(i, {}).get(what, float("nan")) for i in foreground}
+                for name, row in rows.items()
             }
-            tables.append(Table(f"{data}: {what} of each class", of_class))
+            tables.append(Table(f"{data}, {what}: network", of_network))
     return tables
+
+
+def _mean_of(values: list[float]) -> float:
+    """Return the mean of those that are numbers; NaN where none is."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _summary(row: dict[str, Any], foreground: list[str]) -> dict[str, Any]:
     scores = row["scores"]
     found = {
-        f"mean {what}": float(np.nanmean([scores[i][what] for i in foreground if i in scores]))
+        f"mean {what}": _mean_of([scores[i][what] for i in foreground if i in scores])
         for what in ("dice", "hd95", "nsd")
     }
     plain = {key: value for key, value in row.items() if key != "scores"}

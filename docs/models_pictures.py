@@ -14,10 +14,11 @@ from matplotlib.colors import ListedColormap
 
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
-from napari_memseg.phantom.labels import COLORS
 
 matplotlib.use("Agg")
 COLUMNS = 4
+COLORS = ["#00000000", "#9acd32", "#4fc3f7", "#ff9f40"]
+"""Of nothing, gut, tracheae, and tubules and vessel."""
 
 
 def main() -> None:
@@ -29,12 +30,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
     results = json.loads((asked.work / "results.json").read_text())
-    fly = next(asked.work.glob("fly_*_3.ome.zarr"))
-    shape = open_volume(str(fly)).shape
-    middle = shape[1] // 2
-    box = Box((0, middle, 0), (shape[0], middle + 1, shape[2]))
-    grey = open_volume(str(fly)).read(box)[:, 0]
-    panels = {"image": None, "truth": open_volume(f"{fly}::labels/truth").read(box)[:, 0]}
+    shape = open_volume(asked.work / "fly_3_image.ome.tif").shape
+    box = Box((0, shape[1] // 2, 0), (shape[0], shape[1] // 2 + 1, shape[2]))
+    grey = open_volume(asked.work / "fly_3_image.ome.tif").read(box)[:, 0]
+    truth = open_volume(asked.work / "fly_3_labels.ome.tif").read(box)[:, 0]
+    panels = {"image": None, "truth": truth}
     for key in results:
         data, _, name = key.partition(": ")
         found = asked.work / f"flies_{name.replace(', ', '_').replace(' ', '_')}_0.ome.zarr"
@@ -42,7 +42,7 @@ def main() -> None:
             panels[name] = open_volume(str(found)).read(box)[:, 0]
     rows = -(-len(panels) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(11, 2.9 * rows), layout="constrained")
-    colors = ListedColormap(["#00000000", *[COLORS[i] for i in sorted(COLORS) if i]])
+    colors = ListedColormap(COLORS)
     for axis, (name, labels) in zip(axes.ravel(), panels.items(), strict=False):
         axis.imshow(grey, cmap="gray", vmin=np.percentile(grey, 1), vmax=np.percentile(grey, 99.8))
         if labels is not None:
