@@ -1,54 +1,50 @@
 """A whole session in napari by mouse and keys: from ten strokes to a corrected volume that is exported.
 
-    xvfb-run -a -s "-screen 0 1920x1080x24" python examples/whole_session.py [bone|fly] [--pictures FOLDER]
+    xvfb-run -a -s "-screen 0 1920x1080x24" python examples/whole_session.py bone --pictures FOLDER
 
 What a person does is done as she does it, through Qt: files are dropped, buttons clicked, brushes dragged
 over the picture, keys pressed. The "person" knows the truth (the published mask of the bundled bone, the
 labels of a synthetic fly) and paints it where she is taken:
 
-    open ─> ten strokes ─> live preview ─> train ─> segment ─> review, correct ─> retrain ─> again ─> export
+    open ─> ten strokes ─> live preview ─> train ─> segment ─> review, correct ─> tools, orthogonal views
+         ─> retrain ─> segment again, compare ─> export
 
-Ends with one line of JSON: what was seen on the way, and the Dice before and after the corrections. Two or
-three minutes on two cores.
+The other volume is "fly". Ends with one line of JSON: what was seen on the way, and the Dice before and after
+the corrections. Two or three minutes on two cores; ``--quick`` trains for fewer steps.
+docs/session_pictures.py takes the same walk.
 """
 
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import napari
 import numpy as np
 import tifffile
+from person import BRUSH, CTRL, SHIFT, Person
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # hands
+from qtpy.QtWidgets import QColorDialog, QLineEdit
 
 from napari_memseg.data import bundled
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
 from napari_memseg.phantom.fly import Phantom
 from napari_memseg.phantom.parameters import PhantomParameters
-from widgets.hands import click, drop, press, stroke, type_into
+from napari_memseg.widgets.class_list import COLOR, LOCKED, NAME
+from napari_memseg.widgets.orthogonal import OrthogonalViews
+from widgets.hands import LEFT, answering, click, click_row, drop, press, type_into
 
-CTRL = Qt.KeyboardModifier.ControlModifier
-PATIENCE_SECONDS = 240.0
-STEPS = {"train": 80, "retrain": 60}
-STROKES, LENGTH = 10, 12
-"""How many are painted first, and how long they are at the most, in voxels."""
-JUDGED = 4
-"""Places that are corrected and accepted."""
-NEARLY = 0.97
-"""Of the voxels in a frame that must be right for it to be accepted."""
-GUT = (4, 5)
-"""Classes of a fly that the second example tells from the rest."""
+STEPS, QUICK = {"train": 80, "retrain": 60}, {"train": 50, "retrain": 50}
+STROKES, JUDGED = 10, 4
+"""Strokes that are painted first, and places that are corrected and accepted."""
+FAT_BODY = 6
+"""The class of a fly that the second example tells from the rest."""
+RED = "#ee6677"
 
 
 def bone(folder: Path) -> tuple[Path, np.ndarray]:
@@ -59,108 +55,27 @@ def bone(folder: Path) -> tuple[Path, np.ndarray]:
 
 
 def fly(folder: Path) -> tuple[Path, np.ndarray]:
-    """Make the abdomen of a synthetic fly; return it and where its gut is."""
+    """Make the abdomen of a synthetic fly; return it and where its fat body is."""
     phantom = Phantom(PhantomParameters.named((536, 235, 235), "easy", seed=1))
     phantom.prepare()
     made = phantom.render(Box.at((300, 70, 70), (64, 96, 96)))
     image = folder / "fly.ome.tif"
-    size = {f"PhysicalSize{axis}": phantom.parameters.voxel_um for axis in "XYZ"}
-    tifffile.imwrite(image, made.image, ome=True, metadata={"axes": "ZYX"} | size)
-    return image, np.isin(made.truth, GUT).astype(np.uint8)
+    tifffile.imwrite(image, made.image, ome=True, metadata={"axes": "ZYX"})
+    return image, (made.truth == FAT_BODY).astype(np.uint8)
 
 
-class Person:
-    """Somebody with a mouse, a keyboard, and knowledge of the truth.
-
-    Parameters
-    ----------
-    truth : (z, y, x) array
-        1 in the one class there is, else 0.
-    pictures : Path, optional
-        A folder for screenshots.
-    """
-
-    def __init__(self, truth: np.ndarray, pictures: Path | None) -> None:
-        self.truth, self._pictures = truth, pictures
-        self.viewer = napari.Viewer(title="napari")
-        self.window = self.viewer.window._qt_window
-        self.window.resize(1280, 800)
-        _, self.dock = self.viewer.window.add_plugin_dock_widget(
-            "napari-memseg", "Memory-efficient segmentation"
-        )
-        self.desk = self.dock.desk
-        self._chance = np.random.default_rng(0)
-
-    def wait_for(self, what: str, condition: Callable[[], Any]) -> float:
-        """Let the viewer live until something is so; return the seconds that it took."""
-        began = time.monotonic()
-        while not condition():
-            QApplication.processEvents()
-            QTest.qWait(20)
-            if time.monotonic() - began > PATIENCE_SECONDS:
-                raise TimeoutError(f"{what}: not within {PATIENCE_SECONDS:.0f} s. {self.dock.train.bar.text}")
-        return time.monotonic() - began
-
-    def picture(self, name: str) -> None:
-        """Take a screenshot of the whole window, where somebody wants them."""
-        if self._pictures is not None:
-            QTest.qWait(500)
-            self.window.grab().save(str(self._pictures / f"session-{name}.png"))
-
-    def go_to(self, z: int) -> None:
-        """Move the slider to a slice, by the arrow keys."""
-        key = Qt.Key.Key_Right if z > self.viewer.dims.current_step[0] else Qt.Key.Key_Left
-        for _ in range(abs(z - self.viewer.dims.current_step[0])):
-            press(self.viewer, key)
-
-    def paint(self, row: int, z: int, y: int, x: int) -> bool:
-        """Drag the brush of a class (row of the table) along voxels of it; return whether there are any."""
-        line = self.truth[z, y] == row
-        if not line[x]:
-            return False
-        start = x - min(int(np.argmin(line[x::-1])) - 1 if not line[: x + 1].all() else x, LENGTH // 2)
-        stop = x + min(int(np.argmin(line[x:])) - 1 if not line[x:].all() else len(line) - 1 - x, LENGTH // 2)
-        press(self.viewer, Qt.Key.Key_2 if row else Qt.Key.Key_1, CTRL)
-        stroke(self.viewer, [self._place(z, y, s) for s in np.linspace(start, stop, 4)])
-        return True
-
-    def paint_somewhere(self, row: int, z: int) -> None:
-        """Paint a stroke of a class somewhere on a slice, inside of what is visible."""
-        inside = np.zeros(self.truth.shape[1:], bool)
-        inside[4:-4, 4:-4] = True
-        places = np.argwhere((self.truth[z] == row) & inside)
-        y, x = places[self._chance.integers(len(places))]
-        self.paint(row, z, int(y), int(x))
-
-    def _place(self, z: int, y: int, x: float) -> tuple[float, float]:
-        """Return where a voxel is in the picture, in shares of its width and height."""
-        world = self.desk.shown.image.data_to_world((z, y, x))
-        camera, size = self.viewer.scene.camera, np.asarray(self.viewer.canvas.size, float)  # height, width
-        pixel = (np.asarray(world[-2:]) - camera.center[-2:]) * camera.zoom + size / 2
-        return float(pixel[1] / size[1]), float(pixel[0] / size[0])
-
-    def agrees(self) -> bool:
-        """Return whether all that is shown in the frame, but for a few voxels, is true."""
-        box = self.desk.reviewing.accepted_box()
-        shown = self.desk.session.composite().read(box) == 1
-        return bool((shown == (self.truth[box.slices] == 1)).mean() > NEARLY)
-
-    def dice(self) -> float:
-        """Return how far the result agrees with the truth."""
-        found = self.desk.session.composite().read(Box.whole(self.truth.shape)) == 1
-        return float(2 * (found & (self.truth == 1)).sum() / (found.sum() + (self.truth == 1).sum()))
-
-
-def walk(person: Person, image: Path) -> dict[str, Any]:
+def walk(person: Person, image: Path, steps: dict[str, int]) -> dict[str, Any]:
     """Do the whole session, and tell what was seen."""
     facts: dict[str, Any] = {"voxels": person.truth.size}
     open_and_paint(person, image)
     facts |= look_live(person)
-    train(person, "small", STEPS["train"])
+    train(person, "small", steps["train"])
     segment(person)
     facts["dice_first_run"] = round(person.dice(), 3)
     facts |= review(person)
-    retrain(person, STEPS["retrain"])
+    facts |= interpolate(person)
+    look_across(person)
+    retrain(person, steps["retrain"])
     segment(person)
     facts["dice_second_run"] = round(person.dice(), 3)
     compare(person)
@@ -176,12 +91,44 @@ def open_and_paint(person: Person, image: Path) -> None:
     person.picture("open")
     click(dock.open.start)
     person.wait_for("the session is open", lambda: desk.session is not None)
+    name_class(person)
+    press(person.viewer, Qt.Key.Key_R, CTRL)
+    while desk.shown.corrections.brush_size > BRUSH:
+        press(person.viewer, Qt.Key.Key_BracketLeft)
     depth = person.truth.shape[0]
     for number in range(STROKES):
         person.go_to(depth // 4 * (1 + number * 3 // STROKES))
         person.paint_somewhere(number % 2, person.viewer.dims.current_step[0])
     person.wait_for("strokes are counted", lambda: all(desk.counting.voxels.get(n) for n in (0, 1)))
+    lock_background(person)
     person.picture("strokes")
+    lock_background(person)
+
+
+def name_class(person: Person) -> None:
+    """Give the class a name and a colour, by double clicks in the table."""
+    table = person.dock.annotate.classes
+    for column in (NAME, COLOR):
+        click_row(table, 1, column)
+        with answering(_choose_red):
+            where = table.visualItemRect(table.item(1, column)).center()
+            QTest.mouseDClick(table.viewport(), LEFT, pos=where)
+            if column == NAME:
+                editor = table.findChild(QLineEdit)
+                QTest.keyClicks(editor, person.called)
+                QTest.keyClick(editor, Qt.Key.Key_Return)
+
+
+def _choose_red(dialog: QColorDialog) -> None:
+    dialog.setCurrentColor(QColor(RED))
+    dialog.accept()
+
+
+def lock_background(person: Person) -> None:
+    """Tick, or untick, that nothing is painted over opinions of background."""
+    table = person.dock.annotate.classes
+    table.setCurrentCell(0, LOCKED)
+    QTest.keyClick(table, Qt.Key.Key_Space)
 
 
 def look_live(person: Person) -> dict[str, Any]:
@@ -253,10 +200,9 @@ def review(person: Person) -> dict[str, Any]:
         place = desk.reviewing.place
         if place is None or place.number in desk.reviewing.review.verdicts:
             break
-        z, y, x = place.centre
-        painted += person.paint(int(person.truth[z, y, x]), z, y, x)
+        painted += person.correct()
         if number == 0:
-            person.picture("review")
+            person.picture("review", fit=False)
             press(person.viewer, Qt.Key.Key_Z, CTRL)
             press(person.viewer, Qt.Key.Key_Z, CTRL | Qt.KeyboardModifier.ShiftModifier)
         press(person.viewer, Qt.Key.Key_Y if person.agrees() else Qt.Key.Key_K)
@@ -269,8 +215,41 @@ def review(person: Person) -> dict[str, Any]:
     return {"places": len(desk.reviewing.review.places), **counts}
 
 
+def interpolate(person: Person) -> dict[str, Any]:
+    """Paint on two slices, and let the tool paint between them."""
+    dock, tools = person.dock, person.dock.correct.tools
+    dock.show_page(dock.correct)
+    press(person.viewer, Qt.Key.Key_R, CTRL)
+    low = person.truth.shape[0] // 2 + 6
+    y, x = person.thickest(low, low + 2, low + 4)
+    for z in (low, low + 4):
+        person.go_to(z)
+        person.paint(1, z, y, x)
+    person.go_to(low + 2)
+    press(person.viewer, Qt.Key.Key_I, SHIFT)
+    person.wait_for("it is painted between", lambda: "Interpolate:" in tools.status.text())
+    person.picture("tools")
+    return {"tool": tools.status.text()}
+
+
+def look_across(person: Person) -> None:
+    """Open the two other planes, go to a place in all three by Shift and a click, and close them."""
+    z = person.viewer.dims.current_step[0]
+    click(person.dock.planes)
+    (views,) = [w for w in person.viewer.window.dock_widgets.values() if isinstance(w, OrthogonalViews)]
+    QTest.qWait(200)
+    person.go_to(z)
+    press(person.viewer, Qt.Key.Key_R, CTRL)
+    person.look_at(z, *person.thickest(z))
+    layers = [layer for plane in views.planes for layer in plane.viewer.layers]
+    person.wait_for("the planes are read", lambda: all(layer.loaded for layer in layers))
+    person.picture("orthogonal")
+    click(person.dock.planes)
+
+
 def compare(person: Person) -> None:
     """Show where the second run differs from the first."""
+    person.go_to(person.truth.shape[0] // 2)
     choice = person.dock.segment.run_choice.other
     choice.choose("0001")
     choice.activated.emit(choice.currentIndex())
@@ -298,15 +277,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("volume", nargs="?", choices=("bone", "fly"), default="bone")
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--quick", action="store_true", help="train for fewer steps")
+    parser.add_argument("--pictures", type=Path, help="a folder for screenshots")
     asked = parser.parse_args()
     if asked.pictures is not None:
         asked.pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         image, truth = {"bone": bone, "fly": fly}[asked.volume](Path(folder))
-        person = Person(truth, asked.pictures)
+        person = Person(truth, {"bone": "bone", "fly": "fat body"}[asked.volume], asked.pictures)
         began = time.monotonic()
-        facts = walk(person, image)
+        facts = walk(person, image, QUICK if asked.quick else STEPS)
         person.desk.close_session()
         person.viewer.close()
     print(json.dumps(facts | {"seconds": round(time.monotonic() - began)}))
