@@ -2,9 +2,9 @@
 
     python benchmarks/models.py WORK [--heads DIR] [--minutes 5] [--device cpu] [--only NAME ...]
 
-Two kinds of data: mouse heads (trained on the template and C57BL6J, tested on BALBcJ; DIR holds
-``mouse_head_NAME/intensity.ome.tif`` and ``labels.ome.tif``, from muratmaga/mouse_CT_atlas, GPL-3.0, not part
-of this repository) and boxes of 128^3 voxels of the abdomens of synthetic flies of 804 x 352 x 352 voxels
+Two kinds of data: mouse heads at half resolution (trained on the template and C57BL6J, tested on BALBcJ; DIR
+holds ``mouse_head_NAME/intensity.ome.tif`` and ``labels.ome.tif``, from muratmaga/mouse_CT_atlas, GPL-3.0, not
+part of this repository) and boxes of 128^3 voxels of the abdomens of synthetic flies of 804 x 352 x 352 voxels
 (trained on the seeds 0, 1, 2, tested on 3 and 4): gut, tracheae and tubules, which are tubes, thick to thin.
 Everything goes through the command line; a network of several phases shares its minutes out among them.
 Recipes are as published but for the learning rate, which is one for all: the published ones are made for
@@ -31,6 +31,7 @@ from figures.table import Table, print_table
 from napari_memseg.console import settings_of
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
+from napari_memseg.io.halving import halve_mean
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.registry import create_model
 from napari_memseg.phantom.fly import Phantom
@@ -44,6 +45,8 @@ MERGED[[GUT_WALL, GUT_CONTENT, TRACHEAE, EXCRETORY]] = 1, 1, 2, 3
 TRAINED, TESTED = (0, 1, 2), (3, 4)
 """Seeds of flies."""
 FLY, ABDOMEN = (804, 352, 352), Box.at((440, 112, 112), (128, 128, 128))
+LEARNED, JUDGED = ("C57BL6J", "template"), ("BALBcJ",)
+"""Mouse heads."""
 RATE = 2e-3
 NARROW: list[Any] = [
     word
@@ -119,15 +122,9 @@ def _data(asked: argparse.Namespace) -> dict[str, tuple[list[Any], list[tuple[An
         pairs = [word for seed in TRAINED for word in ("--pair", *flies[seed])]
         found["flies"] = pairs, [flies[seed] for seed in TESTED]
     if asked.heads:
-        image, labels = (
-            [
-                asked.heads / f"mouse_head_{name}" / f"{kind}.ome.tif"
-                for name in ("C57BL6J", "template", "BALBcJ")
-            ]
-            for kind in ("intensity", "labels")
-        )
-        pairs = ["--pair", image[0], labels[0], "--pair", image[1], labels[1]]
-        found["heads"] = pairs, [(image[2], labels[2])]
+        heads = {name: _head(asked.work, asked.heads / f"mouse_head_{name}") for name in LEARNED + JUDGED}
+        pairs = [word for name in LEARNED for word in ("--pair", *heads[name])]
+        found["heads"] = pairs, [heads[name] for name in JUDGED]
     return found
 
 
@@ -139,6 +136,19 @@ def _fly(work: Path, seed: int) -> tuple[Path, Path]:
         made = render(phantom, ABDOMEN)
         size = {f"PhysicalSize{axis}": phantom.parameters.voxel_um for axis in "XYZ"}
         for file, values in ((image, made.image), (labels, MERGED[made.truth])):
+            tifffile.imwrite(file, values, ome=True, metadata={"axes": "ZYX"} | size)
+    return image, labels
+
+
+def _head(work: Path, folder: Path) -> tuple[Path, Path]:
+    """Return the image and the labels of a head at half its resolution, made where they are not there yet."""
+    image, labels = (work / f"{folder.name}_{kind}.ome.tif" for kind in ("image", "labels"))
+    if not labels.exists():
+        grey, ids = (open_volume(folder / f"{kind}.ome.tif") for kind in ("intensity", "labels"))
+        size = {f"PhysicalSize{a}": 2 * n for a, n in zip("ZYX", grey.voxel_size or (1, 1, 1), strict=True)}
+        half = halve_mean(grey.read(Box.whole(grey.shape)))
+        every_second = ids.read(Box.whole(ids.shape))[::2, ::2, ::2]
+        for file, values in ((image, half.astype(np.float32)), (labels, every_second)):
             tifffile.imwrite(file, values, ome=True, metadata={"axes": "ZYX"} | size)
     return image, labels
 
