@@ -39,6 +39,7 @@ class Came(NamedTuple):
 
     first_step: float
     first_preview: float
+    steps_then: float
     whole_view: float
     right_then: float
     right_at_bar: float
@@ -67,6 +68,7 @@ def _table(title: str, came: list[Came]) -> Table:
     rows = {
         "to the first step, s": spread([one.first_step for one in came]),
         f"to the first preview, s (bar: {BAR})": spread([one.first_preview for one in came]),
+        "steps learned by then": spread([one.steps_then for one in came]),
         "until all that is looked at was shown, s": spread([one.whole_view for one in came]),
         "of that is right, %": spread([100 * one.right_then for one in came]),
         f"is right after {BAR} s, %": spread([100 * one.right_at_bar for one in came]),
@@ -120,7 +122,14 @@ def press_train(viewer: Any, workbench: Any, truth: NDArray[np.bool_], network: 
     desk.training.stepped.disconnect(eye.see)
     page.stop.click()
     expect(lambda: not desk.training.busy, "stopped")
-    return Came(eye.came["step"], eye.came["preview"], eye.came["all"], eye.right_then, at_bar)
+    return Came(
+        first_step=eye.came["step"],
+        first_preview=eye.came["preview"],
+        steps_then=eye.came["steps"],
+        whole_view=eye.came["all"],
+        right_then=eye.right_then,
+        right_at_bar=at_bar,
+    )
 
 
 class _Eye:
@@ -129,6 +138,7 @@ class _Eye:
     def __init__(self, truth: NDArray[np.bool_], z: int) -> None:
         self.came: dict[str, float] = {}
         self.began = self.right_then = 0.0
+        self._steps = 0
         self._truth, self._z = truth, z
         self._shown = np.full(truth.shape, 255, np.uint8)
 
@@ -143,8 +153,10 @@ class _Eye:
         if step.voxels is None or step.box is None:
             if "loss" in step.values:
                 self.came.setdefault("step", now)
+                self._steps = step.done
             return
         self.came.setdefault("preview", now)
+        self.came.setdefault("steps", float(self._steps))
         if step.box.start[0] == self._z:
             self._shown[step.box.slices[1:]] = step.voxels[0]
         if step.done == step.total and "all" not in self.came:
