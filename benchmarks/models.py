@@ -3,9 +3,9 @@
     python benchmarks/models.py WORK [--heads DIR] [--minutes 5] [--device cpu] [--only NAME ...]
 
 Two kinds of data: mouse heads at half resolution (trained on the template and C57BL6J, tested on BALBcJ; DIR
-holds ``mouse_head_NAME/intensity.ome.tif`` and ``labels.ome.tif``, from muratmaga/mouse_CT_atlas, GPL-3.0, not
-part of this repository) and boxes of 128^3 voxels of the abdomens of synthetic flies of 804 x 352 x 352 voxels
-(trained on the seeds 0, 1, 2, tested on 3 and 4): gut, tracheae and tubules, which are tubes, thick to thin.
+holds ``mouse_head_NAME/intensity.ome.tif`` and ``labels.ome.tif``, from muratmaga/mouse_CT_atlas, GPL-3.0,
+not part of this repository) and boxes of 128^3 voxels of the abdomens of synthetic flies of 804 x 352 x 352
+voxels (trained on the seeds 0, 1, 2, tested on 3 and 4): gut, tracheae and tubules, tubes from thick to thin.
 Everything goes through the command line; a network of several phases shares its minutes out among them.
 Recipes are as published but for the learning rate, which is one for all: the published ones are made for
 days.

@@ -20,7 +20,7 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.training.config import TrainConfig
 from napari_memseg.workflows import live as live_module
 from napari_memseg.workflows.live import live
-from napari_memseg.workflows.previewing import Previews, pieces_of
+from napari_memseg.workflows.previewing import FIRST_SECONDS, FIRST_STEPS, Previews, pieces_of
 from napari_memseg.workflows.train import train
 from napari_memseg.workflows.train_job import TrainJob
 
@@ -143,6 +143,20 @@ def test_learning_gets_twice_the_time_that_looking_takes():
     assert max(looked) == 3, "a few seconds in one go"
     assert sum(looked) <= 0.5 * 0.5 * len(looked) + 3
     assert sum(looked) > 9, "and it goes on"
+
+
+def test_the_first_look_waits_for_some_steps_or_some_seconds():
+    def looks(seconds_of_a_step):
+        now = [0.0]
+        previews = Previews(lambda box: np.zeros(box.shape, np.uint8), SHAPE, looking(), clock=lambda: now[0])
+        for step in range(1, 100):
+            now[0] += seconds_of_a_step
+            if list(previews.while_learning()):
+                return step
+        return None
+
+    assert looks(0.01) == FIRST_STEPS
+    assert looks(2.0) == FIRST_SECONDS / 2
 
 
 def test_who_looks_elsewhere_is_followed_at_once():

@@ -53,6 +53,15 @@ class PreviewArray(ReadByBox):
         while len(self._pieces) > MOST_PIECES:
             self._pieces.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget all pieces."""
+        self._pieces.clear()
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether there is anything to see."""
+        return bool(self._pieces)
+
     def read(self, box: Box, stride: Zyx = (1, 1, 1)) -> NDArray[Any]:
         """Return every ``stride``-th voxel of ``box``, newer pieces over older ones."""
         out = np.zeros(box.shape, self.dtype)
@@ -87,8 +96,14 @@ class Previewing(QObject):
 
     def begin(self) -> None:
         """Expect a new training: what an older one said is no longer of use."""
-        self.clear()
+        self.empty()
         self._deleted = False
+
+    def empty(self) -> None:
+        """Show nothing until there is something new; the layer stays, since napari takes long to add one."""
+        if self.layer is not None and self._array is not None:
+            self._array.clear()
+            self.layer.visible = False
 
     def clear(self) -> None:
         """Take the layer away, with all that it shows."""
@@ -107,6 +122,8 @@ class Previewing(QObject):
         if self.layer is None or self._array is None:
             self._array = PreviewArray(session.shape, session.classes.dtype)
             self.layer = self._add(session, self._array)
+        if not self._array.holds_any:
+            self.layer.visible = True
         self._array.put(step.box, step.voxels.astype(self._array.dtype, copy=False))
         patch(self.layer, step.box, 0, step.voxels)
 

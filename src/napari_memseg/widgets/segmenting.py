@@ -64,7 +64,7 @@ class Segmenting(QObject):
         session = self._desk.session
         if session is not None:
             self._desk.forecasting.relay.cancel()
-            self._desk.previewing.clear()
+            self._desk.previewing.empty()
             title = f"segmenting {session.path.name}: it can be continued later"
             place = f"napari_memseg.workflows.segment:{workflow}"
             self.relay.start(title, place, session.path, *args, **kwargs)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from napari_memseg.inference.preview import Preview
 
 STAGE = "preview"
-FIRST_SECONDS = 3.0
-"""Of learning before the first look: a network that knows nothing yet has nothing to show."""
+FIRST_STEPS, FIRST_SECONDS = 25, 10.0
+"""Of learning before the first look, whichever is sooner: one that knows nothing has nothing to show."""
 LOOK_SECONDS = 3.0
 """Of looking in one go, at most about."""
 LEARN_SHARE = 2.0
@@ -60,6 +60,7 @@ class Previews:
     control: Control
     clock: Callable[[], float] = monotonic
     _due: float = field(init=False)
+    _steps: int = field(init=False, default=0)
     _seen: Box | None = field(init=False, default=None)
     _left: list[Box] = field(init=False, default_factory=list)
 
@@ -68,6 +69,9 @@ class Previews:
 
     def while_learning(self) -> Iterator[Progress]:
         """Yield some pieces if it is their turn; to be asked after each step."""
+        self._steps += 1
+        if self._steps == FIRST_STEPS:
+            self._due = min(self._due, self.clock())
         view = self._view()
         if view is None or self.clock() < self._due:
             return
