@@ -30,8 +30,8 @@ def test_live_training_shows_the_view_and_learns_from_the_next_stroke(qtbot, mak
     start_session(qtbot, viewer, dock, stack)
     paint_slice(viewer, dock)
     dock.show_page(dock.train)
-    dock.train.network.choose("pixels")
     click(dock.train.live)
+    assert dock.train.network.currentData() == "pixels"
     until(qtbot, dock.train.train.isEnabled)
     click(dock.train.train)
     previewing = dock.desk.previewing

@@ -22,6 +22,8 @@ from napari_memseg.workflows.session import models_in, next_model, set_aside, un
 from napari_memseg.workflows.train_job import DEFAULT_ARCHITECTURE, TrainJob, discard, learning, recall
 
 SCRATCH = "nothing: a new network"
+QUICKEST = "pixels"
+"""Better than any other network up to a hundred strokes: benchmarks/annotating.py."""
 
 
 class TrainPage(Page):
@@ -94,6 +96,7 @@ class TrainPage(Page):
         self.live.setToolTip(
             "The network goes on learning while you paint, and previews what you look at, until you stop it"
         )
+        self.live.clicked.connect(self._on_live)
         self.job = group(
             "Training",
             row(self.train, self.stop, self.go_on, self.discard),
@@ -104,6 +107,12 @@ class TrainPage(Page):
             self.curve,
         )
         self.add(self.job)
+
+    def _on_live(self, on: bool) -> None:
+        """Begin with what learns from the fewest strokes, as long as nothing is trained."""
+        session = self.desk.session
+        if on and session is not None and not models_in(session.path):
+            self.network.choose(QUICKEST)
 
     def start_from(self, model: Path) -> None:
         """Choose the model that is to go on learning."""
