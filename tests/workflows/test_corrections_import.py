@@ -197,6 +197,8 @@ def test_any_box_and_any_memory_come_to_the_same(folder, theirs, data):
         ("nnunet", "labelsTr/scan.tif"),
         ("tiff", "labels.ome.tif"),
         ("ome-zarr", "image.ome.zarr::labels/corrected"),
+        ("ome-zarr", "image.ome.zarr/labels/corrected"),
+        ("ome-zarr", "image.ome.zarr/labels/corrected/0"),
     ],
 )
 def test_what_was_exported_and_comes_back_is_known_by_what_lies_beside_it(tmp_path, kind, place, box):
@@ -211,12 +213,15 @@ def test_what_was_exported_and_comes_back_is_known_by_what_lies_beside_it(tmp_pa
     np.testing.assert_array_equal(shown(folder), labels)
 
 
-def test_labels_that_were_exported_from_another_image_are_refused(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "place"), [("tiff", "labels.ome.tif"), ("ome-zarr", "image.ome.zarr/labels/corrected")]
+)
+def test_labels_that_were_exported_from_another_image_are_refused(folder, tmp_path, kind, place):
     other = tmp_path / "other"
     other.mkdir()
-    exported = export_to(tmp_path / "out", make_session(other, "uint8"), "tiff")
+    exported = export_to(tmp_path / "out", make_session(other, "uint8"), kind)
     with pytest.raises(InputError, match="exported from another image"):
-        take(folder, str(exported / "labels.ome.tif"))
+        take(folder, str(exported / place))
 
 
 def test_the_ignore_label_of_a_raw_dataset_is_no_opinion(folder, theirs, tmp_path):

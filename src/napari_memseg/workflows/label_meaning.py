@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from napari_memseg.annotation.session import Session
     from napari_memseg.models.classes import ClassTable
 
+DEEPEST = 4
+"""Folders between an export and labels in it, at most: ``image.ome.zarr/labels/corrected/0``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportConfig:
@@ -86,7 +89,7 @@ class Told:
 
 
 def told_beside(labels: str, session: Session) -> Told:
-    """Return what lies beside labels, or beside the folder that they are in, says of them.
+    """Return what lies beside labels, or beside the folders that they are in, says of them.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def told_beside(labels: str, session: Session) -> Told:
         If they were exported from another image.
     """
     path = parse_source(labels).path.absolute()
-    for folder in path.parents[:2]:
+    for folder in path.parents[:DEEPEST]:
         told = _json(folder / PROVENANCE)
         if {"image", "region", "values", "not_predicted"} <= told.keys():
             _check_image(labels, told["image"], session)
