@@ -250,6 +250,14 @@ def test_the_next_model_takes_a_number_that_no_other_has(folder, taken):
     assert next_model(folder, "small").name == "small-8.safetensors"
 
 
+def test_what_lies_inside_an_unfinished_training_takes_no_number(folder):
+    put(folder, "small-2.main.training")
+    guesses = folder / "models" / "small-2.teacher.guesses"
+    guesses.mkdir()
+    (guesses / "chunk-41.0.0").touch()
+    assert next_model(folder, "small").name == "small-3.safetensors"
+
+
 def test_painted_voxels_are_told_for_each_class(folder):
     with Session.open(folder) as session:
         session.overlay[0, 0, :9] = 1

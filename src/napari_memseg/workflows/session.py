@@ -224,7 +224,8 @@ def unfinished_trainings(folder: Path) -> list[Path]:
 
 def next_model(folder: Path, architecture: str) -> Path:
     """Return a free name for a model that is to be trained in a session: ``models/small-3.safetensors``."""
-    taken = [path.name for path in (folder / "models").rglob("*")]
+    places = (folder / "models", folder / "models" / ASIDE)
+    taken = [path.name for place in places for path in place.glob("*")]
     numbers = [int(n) for name in taken for n in re.findall(r"-(\d+)\.", name)[:1]]
     return folder / "models" / f"{architecture}-{max(numbers, default=0) + 1}{SUFFIX}"
 
