@@ -39,7 +39,7 @@ from napari_memseg.widgets.class_list import COLOR, LOCKED, NAME
 from napari_memseg.widgets.orthogonal import OrthogonalViews
 from widgets.hands import LEFT, answering, click, click_row, drop, press, type_into
 
-STEPS, QUICK = {"train": 80, "retrain": 60}, {"train": 50, "retrain": 50}
+STEPS, QUICK = {"train": 80, "retrain": 60}, {"train": 40, "retrain": 80}
 STROKES, JUDGED = 10, 4
 """Strokes that are painted first, and places that are corrected and accepted."""
 FAT_BODY = 6
