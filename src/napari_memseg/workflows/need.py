@@ -3,7 +3,7 @@
 What is looked at comes before all of it (``Control.look_at``)::
 
     0   around corrections that were painted, or boxes that were confirmed
-    1   where the last run was least sure: a quarter of what it predicted
+    1   where the last finished run was least sure: a quarter of what it predicted
     2   the rest
 """
 
@@ -48,36 +48,38 @@ def order_of_need(session: Session) -> Callable[[Box], int] | None:
     corrected = set(session.overlay.painted_in(Box.whole(session.shape)))
     for one in session.confirmed():
         corrected.update(cells(one.box, CELL))
-    unsure = _unsure_cells(runs[-1], session.shape)
+    finished = [run for run in runs if run.is_finished]  # not the one that goes on
+    size, unsure = _unsure_cells(finished[-1]) if finished else (CELL, set[Zyx]())
 
     def need(box: Box) -> int:
-        touched = list(cells(box, CELL))
-        if any(cell in corrected for cell in touched):
+        if any(cell in corrected for cell in cells(box, CELL)):
             return CORRECTED
-        return UNSURE if any(cell in unsure for cell in touched) else REST
+        return UNSURE if any(cell in unsure for cell in cells(box, size)) else REST
 
     return need
 
 
-def _unsure_cells(run: Run, shape: Zyx) -> set[Zyx]:
-    """Return the cells in which a run was least sure; none where that was not stored, or is too large."""
+def _unsure_cells(run: Run) -> tuple[Zyx, set[Zyx]]:
+    """Return the cells in which a run was least sure, and their size in voxels of the session.
+
+    There are none where confidence was not stored, or is too large. A cell is no smaller than what was read.
+    """
     stored = run.path / CONFIDENCE
     if not stored.exists():
-        return set()
+        return CELL, set()
     volume = open_volume(stored)
     level = len(volume.arrays) - 1
-    if prod(volume.arrays[level].shape) > MOST_VOXELS:
-        return set()
-    factor = zyx(round(n / m) for n, m in zip(shape, volume.arrays[level].shape, strict=True))
-    coarse = volume.read(Box.whole(volume.arrays[level].shape), level)
-    means = _means(coarse, zyx(max(c // f, 1) for c, f in zip(CELL, factor, strict=True)))
+    shape = volume.arrays[level].shape
+    if prod(shape) > MOST_VOXELS:
+        return CELL, set()
+    edge = 2**level  # every level of a run halves every axis
+    means = _means(volume.read(Box.whole(shape), level), zyx(max(c // edge, 1) for c in CELL))
+    size = zyx(max(c, edge) for c in CELL)
     known = means[np.isfinite(means)]
     if not known.size:
-        return set()
+        return size, set()
     limit = np.quantile(known, SHARE)
-    grid = zip(*np.nonzero(means <= limit), strict=True)
-    here = ceil_div(shape, CELL)
-    return {zyx(index) for index in grid if all(i < n for i, n in zip(index, here, strict=True))}
+    return size, {zyx(index) for index in np.argwhere(means <= limit).tolist()}
 
 
 def _means(confidence: NDArray[np.uint8], cell: Zyx) -> NDArray[np.float64]:
