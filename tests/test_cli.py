@@ -124,7 +124,7 @@ def test_train_tells_what_it_came_to(ask, image, labels, tmp_path):
     pair = ("--pair", image, labels)
     told = ask("train", *pair, "--out", tmp_path / "a.safetensors", "--steps", 2, "--patch", 16, 16, 16)
     known = {"steps", "seconds", "final_loss", "best_val_dice", "parameters", "checkpoint"}
-    assert told.keys() == known | {"training_memory_gib"}
+    assert told.keys() == known | {"training_memory_gib", "val_dice_before"}
     assert told["steps"] == 2
 
 

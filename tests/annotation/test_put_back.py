@@ -62,6 +62,30 @@ def test_a_run_that_is_not_there_is_refused(session):
     assert session.put_back_run is None
 
 
+def test_nothing_is_written_while_a_large_edit_is_painted(session):
+    steps = session.overlay.fill_from(WHOLE, lambda part: np.ones(part.shape, np.uint8), tool="tool")
+    for _ in range(3):
+        next(steps)
+    for call in (
+        lambda: session.confirm(Box((0, 0, 0), (5, 5, 5))),
+        lambda: session.put_back("0001"),
+        lambda: session.add_class(9, "x"),
+    ):
+        with pytest.raises(SessionError, match="still being painted"):
+            call()
+    for _ in steps:
+        pass
+    assert (session.snapshot().overlay.read(WHOLE) == 1).all(), "all of it is on disk"
+
+
+def test_who_only_reads_puts_nothing_back(session):
+    with (
+        Session.open(session.path, True, image=Picture()) as beside,
+        pytest.raises(SessionError, match="reading only"),
+    ):
+        beside.put_back("0001")
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(0, 2))
 def test_a_difference_is_what_numpy_says_it_is(tmp_path_factory, seed, level):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_memseg.annotation.session import Session
-from napari_memseg.errors import Cancelled
+from napari_memseg.errors import Cancelled, InputError
 from napari_memseg.geometry import Box
 from napari_memseg.inference.control import Control
 from napari_memseg.io.formats import open_volume
@@ -167,6 +167,28 @@ def test_who_looks_elsewhere_is_followed_at_once():
     assert next(steps).box.start[0] == 0
     control.look_at(elsewhere)
     assert [step.box for step in steps] == [elsewhere]
+    assert not previews.moved
+
+
+def test_what_cannot_be_previewed_is_told_and_learning_goes_on():
+    def preview(box):
+        if box.start[2] == 0:
+            raise InputError("NaN")
+        return np.zeros(box.shape, np.uint8)
+
+    previews = Previews(preview, SHAPE, looking())
+    told = [(step.message, step.voxels is None) for step in previews.all_of()]
+    assert sorted(told) == [("", False)] * 2 + [("No preview here: NaN", True)] * 2
+
+
+def test_where_nothing_is_looked_at_nothing_has_moved():
+    control = looking(None)
+    previews = Previews(lambda box: np.zeros(box.shape, np.uint8), SHAPE, control)
+    assert not previews.moved
+    control.look_at(PLANE)
+    assert previews.moved
+    assert len(list(previews.all_of())) == 4
+    control.look_at(None)
     assert not previews.moved
 
 

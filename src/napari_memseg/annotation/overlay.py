@@ -87,7 +87,8 @@ class Overlay(DirtyCells):
     run_id : str or None
         The newest run that the user sees, noted with each stroke.
     locked : frozenset of int
-        Opinions that neither brush nor tool paints over; undo, redo and imports still change them.
+        Opinions that neither brush nor tool paints over. ``fill``, undo, redo and imports still change them,
+        and a class that is only predicted is not protected.
     only_where : callable of Box -> bool array, or None
         Voxels of a dab that a brush may paint: a box of them is asked for at each dab. It does not bind
         who withdraws, ``fill``, ``fill_from``, undo and redo.
@@ -261,6 +262,17 @@ class Overlay(DirtyCells):
         seq = self._store(last=True)
         self._open = None
         return seq
+
+    def settle(self) -> None:
+        """Store and close the open stroke, before anything but a stroke is written; errors as for ``commit``.
+
+        Raises
+        ------
+        SessionError
+            Also while a large edit is being painted: nothing else can be written until it is done.
+        """
+        self._not_while_filling()
+        self.commit()
 
     def flush(self) -> int | None:
         """Store what is pending of the open stroke, and leave it open; errors as for ``commit``."""

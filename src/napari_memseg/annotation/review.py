@@ -114,8 +114,7 @@ class Review:
         try:
             row = json.loads((path / PLACES).read_bytes())
             places = [Place.from_json(place) for place in row["places"]]
-            said = json.loads((path / VERDICTS).read_bytes()) if (path / VERDICTS).exists() else {}
-            verdicts = {int(number): Verdict(**verdict) for number, verdict in said.items()}
+            verdicts = _verdicts(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SessionError(
                 f"The list of places {path} cannot be read ({type(error).__name__}: {error}). "
@@ -126,7 +125,7 @@ class Review:
     def judge(self, number: int, verdict: str, *, seconds: float, changed: bool) -> None:
         """Note what a person said of a place; on disk when this returns."""
         said = Verdict(verdict=verdict, utc=now_utc(), seconds=round(seconds, 1), changed=changed)
-        verdicts = {**self.verdicts, number: said}
+        verdicts = {**_verdicts(self.path), number: said}
         row = {str(n): asdict(one) for n, one in verdicts.items()}
         atomic_write(self.path / VERDICTS, json.dumps(row, indent=1).encode())
         self.verdicts = verdicts
@@ -146,6 +145,11 @@ class Review:
         kinds = {place.number: place.kind for place in self.places}
         judged = [v for n, v in self.verdicts.items() if kinds.get(n) == "random" and v.verdict == ACCEPTED]
         return sum(not verdict.changed for verdict in judged), len(judged)
+
+
+def _verdicts(path: Path) -> dict[int, Verdict]:
+    said = json.loads((path / VERDICTS).read_bytes()) if (path / VERDICTS).exists() else {}
+    return {int(number): Verdict(**verdict) for number, verdict in said.items()}
 
 
 def reviews_in(session: Path) -> list[Path]:

@@ -183,8 +183,7 @@ class Session:
 
     def _open_overlay(self, user: str | None = None) -> None:
         self.overlay = Overlay(self.corrections, self.shape, self.classes, user=user)
-        runs = self.runs()
-        self.overlay.run_id = runs[-1].id if runs else None
+        self.overlay.run_id = self.shown_run
 
     # What is there
 
@@ -318,7 +317,7 @@ class Session:
 
         The newest is noted as what the user sees from now on.
         """
-        chain = run_chain(self.runs(), run or self._newest())
+        chain = run_chain(self.runs(), run or self.shown_run)
         self.overlay.run_id = chain[0].id if chain else None
         return [RunLabels(shown, self.shape, self.classes) for shown in chain]
 
@@ -333,7 +332,7 @@ class Session:
         SessionError
             If there is no such seq or run.
         """
-        newest = run or self._newest()
+        newest = run or self.shown_run
         uri = self.corrections.uri
         return Snapshot(uri, self.shape, self.classes, self.runs(), seq=seq, run_id=newest)
 
@@ -347,7 +346,7 @@ class Session:
         """
         runs = self.runs()
         run_chain(runs, run)
-        self.overlay.commit()
+        self._must_write()
         try:
             self.corrections.note(_SHOWN, "" if run is None else f"{run} {runs[-1].id}")
         except (sqlite3.Error, OSError) as error:
@@ -360,8 +359,9 @@ class Session:
         run, _, newest = (self.corrections.meta(_SHOWN) or "").partition(" ")
         return run if runs and newest == runs[-1].id and run in {known.id for known in runs} else None
 
-    def _newest(self) -> str | None:
-        """Return the run that is shown over all others."""
+    @property
+    def shown_run(self) -> str | None:
+        """The run that is shown over all others: the newest, or one that was put back; None without any."""
         runs = self.runs()
         return self.put_back_run or (runs[-1].id if runs else None)
 
@@ -382,7 +382,7 @@ class Session:
             something would be true that nobody saw.
         """
         check_inside(box, self.shape)
-        self.overlay.run_id = shown = self._newest()
+        self.overlay.run_id = shown = self.shown_run
         runs = [run for run in self.runs() if run.id == shown]
         if runs and not runs[0].is_finished and self.composite(run=runs[0].id).shows_older(box):
             raise SessionError(
@@ -401,9 +401,23 @@ class Session:
         """Return the regions that count as checked."""
         return self.corrections.confirmed()
 
+    def _must_write(self) -> None:
+        """Store what is pending, before something else is written.
+
+        Raises
+        ------
+        SessionError
+            If the session can only be read, or a large edit is being painted.
+        """
+        if self.read_only:
+            raise SessionError(
+                f"{self.path} is open for reading only here. Close it where it is edited, and open it again."
+            )
+        self.overlay.settle()
+
     @contextmanager
     def _noting(self, kind: str) -> Iterator[Stroke]:
-        self.overlay.commit()
+        self._must_write()
         try:
             yield Stroke(kind=kind, tool=kind, user=self.overlay.user, run_id=self.overlay.run_id)
         except (sqlite3.Error, OSError) as error:
@@ -433,7 +447,7 @@ class Session:
         self._set_classes(self._record.with_class_renamed(class_id, name, color))
 
     def _set_classes(self, record: SessionRecord) -> None:
-        self.overlay.commit()
+        self.overlay.settle()
         try:
             self.corrections.probe()
             record.save(self.path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 
@@ -119,6 +120,8 @@ class Previewing(QObject):
         session = self._desk.session
         if step.voxels is None or step.box is None or session is None or self._deleted:
             return
+        if self._desk.segmenting.relay.busy:  # a run is what is to be seen now
+            return
         if self.layer is None or self._array is None:
             self._array = PreviewArray(session.shape, session.classes.dtype)
             self.layer = self._add(session, self._array)
@@ -128,9 +131,7 @@ class Previewing(QObject):
         patch(self.layer, step.box, 0, step.voxels)
 
     def _add(self, session: Session, array: PreviewArray) -> Labels:
-        layer = Labels(
-            array, name=NAME, opacity=0.45, colormap=result_colors(session.classes), **grid(session)
-        )
+        layer = Labels(array, name=NAME, opacity=0.45, colormap=self._colors(session), **grid(session))
         layer.editable = False
         layers, shown = self._desk.viewer.layers, self._desk.shown
         above = shown.corrections if shown is not None else None
@@ -140,9 +141,13 @@ class Previewing(QObject):
             layers.selection.active = active
         return layer
 
+    def _colors(self, session: Session) -> DirectLabelColormap:
+        shown = self._desk.shown
+        return result_colors(session.classes, shown.hidden if shown is not None else ())
+
     def _recolor(self) -> None:
         if self.layer is not None and self._desk.session is not None:
-            self.layer.colormap = result_colors(self._desk.session.classes)
+            self.layer.colormap = self._colors(self._desk.session)
 
     def _on_removed(self, event: Any) -> None:
         if self.layer is not None and event.value is self.layer:

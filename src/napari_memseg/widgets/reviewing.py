@@ -27,6 +27,7 @@ from napari_memseg.widgets.layers import grid
 from napari_memseg.widgets.relay import JobRelay, Outcome
 
 if TYPE_CHECKING:
+    from napari_memseg.annotation.session import Session
     from napari_memseg.widgets.desk import Desk
 
 REVIEW_KEYS = {"next": "N", "back": "U", "accept": "Y", "skip": "K"}
@@ -71,10 +72,13 @@ class Reviewing(QObject):
         self.whole_box = False
         self.counted: dict[str, Any] | None = None
         self._layer: Shapes | None = None
+        self._asked: Session | None = None
         self._since, self._seq = 0.0, 0
         desk.session_changed.connect(self._on_session)
         desk.viewer.dims.events.current_step.connect(self._draw)
         desk.viewer.dims.events.order.connect(self._draw)
+        desk.viewer.dims.events.ndisplay.connect(self._draw)
+        desk.viewer.layers.events.removed.connect(self._on_removed)
         for name, key in REVIEW_KEYS.items():
             desk.viewer.bind_key(key, _caller(self, name), overwrite=True)
 
@@ -83,6 +87,8 @@ class Reviewing(QObject):
         self.relay.cancel()
         self._desk.viewer.dims.events.current_step.disconnect(self._draw)
         self._desk.viewer.dims.events.order.disconnect(self._draw)
+        self._desk.viewer.dims.events.ndisplay.disconnect(self._draw)
+        self._desk.viewer.layers.events.removed.disconnect(self._on_removed)
 
     # The list
 
@@ -90,6 +96,7 @@ class Reviewing(QObject):
         """Find places anew, in a child process."""
         if (session := self._desk.session) is not None and not self.relay.busy:
             self._desk.save()
+            self._asked = session
             workflow = "napari_memseg.workflows.review:find_places"
             self.relay.start("looking for places worth a look", workflow, session.path)
             self.changed.emit()
@@ -98,11 +105,15 @@ class Reviewing(QObject):
         """Count what was done so far, in a child process."""
         if (session := self._desk.session) is not None and not self.relay.busy:
             self._desk.save()
+            self._asked = session
             workflow = "napari_memseg.workflows.review_statistics:statistics"
             self.relay.start("counting what was reviewed", workflow, session.path)
             self.changed.emit()
 
     def _on_end(self, outcome: Outcome) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not self._desk.session:  # it was closed meanwhile
+            return
         if outcome.error is not None:
             show_error(str(outcome.error))
         elif outcome.result is not None and "review" in outcome.result:
@@ -113,6 +124,7 @@ class Reviewing(QObject):
         self.changed.emit()
 
     def _on_session(self) -> None:
+        self.relay.cancel()
         self.place = self.review = self.counted = None
         self._remove_frame()
         self._load()
@@ -133,6 +145,8 @@ class Reviewing(QObject):
         if self.review is not None:
             place = self.review.next(self.place.number if self.place is not None else -1)
             if place is None:
+                self.place = None
+                self._remove_frame()
                 show_info("Every place of the list was judged. Find places anew after the next run.")
             else:
                 self.go(place)
@@ -151,9 +165,13 @@ class Reviewing(QObject):
         self.place = place
         self._since, self._seq = monotonic(), session.corrections.seq
         world = np.asarray(layer.data_to_world(place.centre))[-3:]
+        behind = viewer.dims.ndim - 3  # axes that other layers have besides
         for axis in viewer.dims.not_displayed:
-            viewer.dims.set_point(axis, world[axis])
+            if axis >= behind:
+                viewer.dims.set_point(axis, world[axis - behind])
         viewer.scene.camera.center = tuple(world)
+        if self._layer is None:
+            self._layer = self._new_frame(session)
         self._zoom(place, layer)
         self._draw()
         if self._desk.shown is not None and self._desk.shown.corrections is not None:
@@ -163,8 +181,11 @@ class Reviewing(QObject):
     def accept(self) -> None:
         """Declare what is shown in the frame to be right, and go on."""
         session, place = self._desk.session, self.place
+        if session is None or place is None or self.review is None or self._is_read_only(session):
+            return
         box = self.accepted_box()
-        if session is None or place is None or self.review is None or box is None:
+        if box is None:
+            show_info(self._why_not_here(place))
             return
         self._desk.save()
         changed = session.corrections.seq != self._seq
@@ -178,14 +199,27 @@ class Reviewing(QObject):
     def skip(self) -> None:
         """Leave the place as it is, and go on."""
         session, place = self._desk.session, self.place
-        if session is not None and place is not None:
+        if session is not None and place is not None and not self._is_read_only(session):
             self._judge(place, SKIPPED, changed=session.corrections.seq != self._seq)
 
     def accepted_box(self) -> Box | None:
         """Return what "accept" would confirm: the frame on the slice that is shown, or all slices of it."""
-        if self.place is None:
-            return None
-        return self.place.box if self.whole_box else self._on_slice(self.place.box)
+        if self.place is None or self.whole_box:
+            return None if self.place is None else self.place.box
+        return self._on_slice(self.place.box) if self._flat is not None else None
+
+    def _is_read_only(self, session: Session) -> bool:
+        if session.read_only:
+            show_info("This session can only be looked at here: places are judged where it is edited.")
+        return session.read_only
+
+    def _why_not_here(self, place: Place) -> str:
+        if self._flat is None:
+            return (
+                "In 3D no slice is shown to accept: go back to 2D, or tick “accept all slices in the frame”."
+            )
+        low, high = place.box.start[self._flat], place.box.stop[self._flat] - 1
+        return f"The frame is on the slices {low} to {high}: go back there, or press N for the next place."
 
     def _judge(self, place: Place, verdict: str, *, changed: bool) -> None:
         if self.review is not None:
@@ -212,15 +246,22 @@ class Reviewing(QObject):
         if not wanted / 2 <= viewer.scene.camera.zoom <= 2 * wanted:
             viewer.scene.camera.zoom = wanted
 
-    def _on_slice(self, box: Box) -> Box | None:
-        """Return a box on the slice that is shown; None where that does not cut it."""
-        layer = self._some_layer()
+    @property
+    def _flat(self) -> int | None:
+        """The axis (0 to 2) along which one slice is shown; None in 3D."""
         dims = self._desk.viewer.dims
-        if layer is None or dims.ndisplay == 3:
+        found = [axis - (dims.ndim - 3) for axis in dims.not_displayed]
+        return next((axis for axis in found if axis >= 0), None)
+
+    def _on_slice(self, box: Box) -> Box | None:
+        """Return a box on the slice that is shown; None where that does not cut it. In 3D the box itself."""
+        layer, axis, dims = self._some_layer(), self._flat, self._desk.viewer.dims
+        if layer is None or dims.ndim < 3:
+            return None
+        if axis is None:
             return box
-        (axis,) = dims.not_displayed[-1:]
         point = np.zeros(3)
-        point[axis] = dims.point[axis]
+        point[axis] = dims.point[axis + dims.ndim - 3]
         here = round(float(layer.world_to_data(point)[axis]))
         start, stop = list(box.start), list(box.stop)
         start[axis], stop[axis] = here, here + 1
@@ -229,20 +270,22 @@ class Reviewing(QObject):
 
     def _draw(self) -> None:
         """Draw the frame on the slice that is shown, where it cuts the place."""
-        session, place = self._desk.session, self.place
-        if session is None or place is None:
+        place, layer = self.place, self._layer
+        if self._desk.session is None or place is None or layer is None:
             return
         found = self._on_slice(place.box)
-        data = [] if found is None else [_corners(found, self._desk.viewer.dims.not_displayed[-1:])]
-        if self._layer is None or self._layer not in self._desk.viewer.layers:
-            self._layer = self._new_frame(session)
-        with self._layer.events.blocker_all():
-            self._layer.data = []
+        data = [] if found is None else [_corners(found, self._flat or 0)]
+        with layer.events.blocker_all():
+            layer.data = []
         if data:
-            self._layer.add_rectangles(data, edge_color=FRAME, face_color="transparent", edge_width=1.5)
-        self._layer.refresh()
+            layer.add_rectangles(data, edge_color=FRAME, face_color="transparent", edge_width=1.5)
+        layer.refresh()
 
-    def _new_frame(self, session: Any) -> Shapes:
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._layer:
+            self._layer = None
+
+    def _new_frame(self, session: Session) -> Shapes:
         layers = self._desk.viewer.layers
         active = layers.selection.active
         layer = Shapes(name=LAYER, ndim=3, **grid(session))
@@ -272,9 +315,8 @@ def _caller(reviewing: Reviewing, name: str) -> Callable[[Any], None]:
     return call
 
 
-def _corners(box: Box, flat: tuple[int, ...]) -> Any:
-    """Return the corners of the rectangle in which a slice cuts a box; in 3D, of its middle slice."""
-    axis = flat[0] if flat else 0
+def _corners(box: Box, axis: int) -> Any:
+    """Return the corners of the rectangle in which a slice cuts a box; of several, the one in the middle."""
     middle = (box.start[axis] + box.stop[axis] - 1) / 2
     one, two = (a for a in range(3) if a != axis)
     corners = np.full((4, 3), middle, float)

@@ -39,6 +39,7 @@ class RunChoice(QWidget):
         super().__init__()
         self._desk = desk
         self._layer: Labels | None = None
+        self._compared: tuple[str | None, str | None] = (None, None)
         self.shown = Choice(tip="An earlier run can be put back; later ones stay, and can be chosen again")
         self.shown.activated.connect(self._on_shown)
         self.other = Choice(tip="Show where the two runs differ, as a layer of its own")
@@ -57,7 +58,7 @@ class RunChoice(QWidget):
         self.setVisible(len(runs) > 1)
         if session is None:
             return
-        shown = session.put_back_run or (session.runs()[-1].id if session.runs() else None)
+        shown = session.shown_run
         for choice, chosen, empty in (
             (self.shown, shown, None),
             (self.other, self.other.currentData(), NOTHING),
@@ -68,6 +69,9 @@ class RunChoice(QWidget):
             for run in reversed(runs):
                 choice.addItem(run.id, run.id)
             choice.choose(chosen)
+        self.shown.setEnabled(not session.read_only)
+        if self._layer is not None and self._compared != (shown, self.other.currentData()):
+            self._compare()
 
     def _on_shown(self) -> None:
         session, run = self._desk.session, self.shown.currentData()
@@ -79,6 +83,7 @@ class RunChoice(QWidget):
             show_error(str(error))
             return
         self._desk.shown.show_runs()
+        self._desk.shown.show_confidence()
         self._desk.segmenting.runs_changed.emit()
         self._compare()
 
@@ -86,10 +91,12 @@ class RunChoice(QWidget):
         """Show where the run that is shown differs from the one that was chosen; nothing without one."""
         session, other = self._desk.session, self.other.currentData()
         self._remove()
-        if session is None or other is None:
+        shown = self.shown.currentData()
+        self._compared = shown, other
+        if session is None or other is None or shown is None:
             return
         runs = {run.id: RunLabels(run, session.shape, session.classes) for run in session.runs()}
-        levels = Difference(runs[self.shown.currentData()], runs[other]).levels
+        levels = Difference(runs[shown], runs[other]).levels
         self._layer = _layer(session, levels)
         layers = self._desk.viewer.layers
         active, above = layers.selection.active, self._desk.shown and self._desk.shown.corrections

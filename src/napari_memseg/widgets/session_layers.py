@@ -102,12 +102,12 @@ class SessionLayers(QObject):
             self.live.show_runs(runs)
 
     def show_confidence(self) -> None:
-        """Show how sure the newest run is, if it was stored."""
-        runs = self._session.runs()
-        path = runs[-1].path / CONFIDENCE if runs else None
-        if path is None or not path.exists():
-            return
+        """Show how sure the run is that is shown, if it was stored."""
+        shown = self._session.shown_run
+        path = self._session.path / "runs" / (shown or "none") / CONFIDENCE
         self._remove(self.confidence)
+        if not path.exists():
+            return
         try:
             layer = make.confidence_layer(self._session, open_volume(path))
         except SourceError:  # the run is being made at this moment

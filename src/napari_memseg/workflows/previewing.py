@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_memseg.errors import GeometryError, InputError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
 from napari_memseg.workflows.progress import Progress
 
@@ -94,7 +95,8 @@ class Previews:
     @property
     def moved(self) -> bool:
         """Whether something else is looked at than what was shown last."""
-        return self._view() != self._seen
+        view = self._view()
+        return view is not None and view != self._seen
 
     def _view(self) -> Box | None:
         looked_at = self.control.box
@@ -114,7 +116,17 @@ class Previews:
             piece = self._left.pop(0)
             total = self._total(view)
             done = total - len(self._left)
-            yield Progress(stage=STAGE, done=done, total=total, box=piece, voxels=self.preview(piece))
+            yield self._shown(piece, done, total)
+
+    def _shown(self, piece: Box, done: int, total: int) -> Progress:
+        """Return a piece as it is predicted, or why it cannot be: learning goes on all the same."""
+        try:
+            voxels, why = self.preview(piece), ""
+        except InputError as error:
+            voxels, why = None, f"No preview here: {error}"
+            if isinstance(error, GeometryError):  # it fits nowhere
+                self._left.clear()
+        return Progress(stage=STAGE, done=done, total=total, box=piece, voxels=voxels, message=why)
 
     def _total(self, view: Box) -> int:
         return min(len(pieces_of(view, self.shape)), MOST_PIECES)

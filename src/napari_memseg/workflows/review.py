@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from imagecodecs import png_encode
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_memseg.annotation.composite import Composite
     from napari_memseg.annotation.snapshot import Snapshot
     from napari_memseg.io.volume import Volume
-    from napari_memseg.models.classes import ClassTable
 
 MOST_VOXELS = 2**28
 """That are weighed; a larger volume is weighed at a coarser level."""
@@ -50,7 +50,7 @@ THUMBNAIL = 96
 def find_places(
     session: Path, *, most: int = MOST_PLACES, seed: int = 0, control: Control | None = None
 ) -> Iterator[Progress]:
-    """Rank the places of the newest run, and write them down as a new list.
+    """Rank the places of the run that is shown, and write them down as a new list.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ def find_places(
             control.raise_if_cancelled()
             yield Progress(stage="review", done=done, total=total)
         places = [source.place(number, found) for number, found in enumerate(ranking.places())]
-        folder = next_folder(opened.path)
+        grey, folder = sample_window(opened.image, opened.level), next_folder(opened.path)
         folder.parent.mkdir(exist_ok=True)
         about = {"run": source.run.run.id, "seq": snapshot.seq, "level": source.level, "seed": seed}
         with part_folder(folder) as part:
             for place in places:
-                picture = thumbnail(opened.image, opened.level, snapshot.composite, opened.classes, place)
+                picture = thumbnail(opened, snapshot.composite, grey, place)
                 (part / f"{place.number:03d}.png").write_bytes(png_encode(picture))
             rows = {**about, "places": [place.to_json() for place in places]}
             atomic_write(part / PLACES, json.dumps(rows, indent=1).encode())
@@ -98,11 +98,11 @@ def find_places(
 
 
 class _Evidence:
-    """What a session knows of its newest run, at a level that can be weighed."""
+    """What a session knows of the run that is shown, at a level that can be weighed."""
 
     def __init__(self, session: Session, snapshot: Snapshot) -> None:
         runs = session.runs()
-        chain = [run for run in run_chain(runs, runs[-1].id if runs else None) if (run.path / "0").exists()]
+        chain = [run for run in run_chain(runs, session.shown_run) if (run.path / "0").exists()]
         if not chain:
             raise InputError("There is no prediction to review yet. Segment first; then find places.")
         classes = session.classes
@@ -165,20 +165,23 @@ class _Evidence:
         return np.asarray(stored.read(self._finest(box)))[tuple(slice(None, None, s) for s in self._step)]
 
 
-def thumbnail(image: Volume, level: int, shown: Any, classes: ClassTable, place: Place) -> NDArray[np.uint8]:
+def thumbnail(
+    session: Session, shown: Composite, window: tuple[float, float], place: Place
+) -> NDArray[np.uint8]:
     """Return a picture (y, x, 3) of the slice through a place: grey values under the colours of labels."""
-    shape = image.arrays[level].shape
     z, *middle = place.centre
     spans = [
         (max(c - THUMBNAIL // 2, 0), min(c + THUMBNAIL // 2, n))
-        for c, n in zip(middle, shape[1:], strict=True)
+        for c, n in zip(middle, session.shape[1:], strict=True)
     ]
     box = Box((z, spans[0][0], spans[1][0]), (z + 1, spans[0][1], spans[1][1]))
-    low, high = sample_window(image, level)
-    grey = np.clip((image.read(box, level)[0].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    low, high = window
+    grey = np.clip(
+        (session.image.read(box, session.level)[0].astype(np.float32) - low) / max(high - low, 1e-6), 0, 1
+    )
     picture = np.repeat(255 * grey[..., None], 3, -1)
     labels = np.asarray(shown.read(box))[0]
-    for one in classes:
+    for one in session.classes:
         if one.id:
             color = [int(one.color[i : i + 2], 16) for i in (1, 3, 5)]
             inside = labels == one.id

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_memseg.annotation.runs import RunLabels
+from napari_memseg.annotation.journal import CHANGES
+from napari_memseg.annotation.runs import RunLabels, run_chain
 from napari_memseg.annotation.session import Session
 from napari_memseg.inference.control import Control
 from napari_memseg.workflows.progress import Progress
@@ -47,15 +48,15 @@ def statistics(session: Path, *, control: Control | None = None) -> Iterator[Pro
     ------
     Progress
         Per cell in which something is known. The last carries ``minutes`` of painting, ``strokes``,
-        ``known`` voxels and those ``changed`` (where the newest run says something else), ``reviewed`` (the
+        ``known`` voxels and those ``changed`` (where the shown run says something else), ``reviewed`` (the
         share of the volume that is known), and per class ``known``, ``changed``, ``dice_before`` (of the
-        oldest run) and ``dice_after`` (of the newest) on known voxels; None where a run predicted none.
+        oldest run) and ``dice_after`` (of the shown) on known voxels; None where a run predicted none.
     """
     control = control or Control()
     with Session.open(session, read_only=True) as opened, opened.snapshot() as snapshot:
-        runs = [
-            RunLabels(run, opened.shape, opened.classes) for run in opened.runs() if (run.path / "0").exists()
-        ]
+        chain = run_chain(opened.runs(), opened.shown_run)
+        written = [run for run in reversed(chain) if (run.path / "0").exists()]
+        runs = [RunLabels(run, opened.shape, opened.classes) for run in written]
         tally = _Tally(opened.classes, runs)
         boxes = list(snapshot.cells())
         for done, box in enumerate(boxes, start=1):
@@ -65,7 +66,7 @@ def statistics(session: Path, *, control: Control | None = None) -> Iterator[Pro
         log = list(opened.log())
         result = {
             "minutes": round(minutes_of([row["utc"] for row in log]), 1),
-            "strokes": len(log),
+            "strokes": len({row["step"] for row in log if row["kind"] in CHANGES}),
             "reviewed": tally.known / prod(opened.shape),
             **tally.result(),
         }

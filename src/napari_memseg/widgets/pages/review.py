@@ -10,6 +10,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QCheckBox, QListWidget, QListWidgetItem
 
 from napari_memseg.annotation.review import ACCEPTED, Place, Review
+from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import shown
@@ -95,13 +96,18 @@ class ReviewPage(Page):
             return "There is no prediction to review yet: segment first, on the page Segment."
         if review is None:
             return "Find places: a list of where a correction is worth most."
-        if review.run != (session.runs()[-1].id if session is not None else None):
-            return "There is a newer run than the one this list is about: find places anew."
+        if session is not None and self._is_outdated(session, review):
+            return "Another run is shown than the one this list is about: find places anew."
         if self.reviewing.place is None:
             return "Press Next. Correct what is wrong in the frame, then accept; or skip."
         return (
             f"{self._reason(self.reviewing.place)}. Correct what is wrong in the frame, then accept; or skip."
         )
+
+    def _is_outdated(self, session: Session, review: Review) -> bool:
+        """Whether a run is shown that has predicted something since the list was made."""
+        shown = session.shown_run
+        return shown not in (None, review.run) and (session.path / "runs" / str(shown) / "0").exists()
 
     def _allow(self, busy: bool) -> None:
         session, review, place = self.desk.session, self.reviewing.review, self.reviewing.place

@@ -17,6 +17,7 @@ from napari_memseg.widgets.pages.page import NO_SESSION, Page
 from napari_memseg.widgets.parts import Button, Choice, Hint, JobBar, form, group, row
 from napari_memseg.widgets.relay import Outcome
 from napari_memseg.widgets.settings import setting
+from napari_memseg.workflows.previewing import STAGE as PREVIEW
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.session import models_in, next_model, set_aside, unfinished_trainings
 from napari_memseg.workflows.train_job import DEFAULT_ARCHITECTURE, TrainJob, discard, learning, recall
@@ -271,7 +272,9 @@ class TrainPage(Page):
             self.desk.models_changed.emit()
 
     def _on_step(self, step: Progress) -> None:
-        if step.voxels is not None:  # of a preview
+        if step.stage == PREVIEW:
+            if step.message:
+                self.hint.say(step.message)
             return
         self.bar.show_step(step, step.message)
         self.curve.add(step.done, step.values.get("loss"), _mean_dice(step.values))
