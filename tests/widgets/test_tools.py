@@ -1,11 +1,14 @@
 """Edit tools in a real viewer: by key and by button, taken back in one step, refused with a reason."""
 
+import sys
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_memseg.errors import ClassTableError
 from napari_memseg.geometry import Box
 from napari_memseg.widgets import keys, painting, tooling, tools
 from napari_memseg.widgets.napari_compat import shown_box
@@ -132,6 +135,49 @@ def test_a_layer_that_is_deleted_in_mid_edit_leaves_no_trace_of_it(opened, until
     dock.desk.show_layers()
     assert dock.desk.shown.corrections.editable
     assert not dock.correct.tools.runner.busy
+    close(viewer)
+
+
+def test_an_edit_that_fails_in_its_middle_gives_the_brush_back(opened, until, slowly, monkeypatch, qtbot):
+    viewer, dock = opened()
+    where, layer = cube(dock), dock.desk.shown.corrections
+    dock.desk.session.overlay.fill(where, BONE)
+
+    def broken(edit, overlay):
+        yield where
+        yield where
+        raise RuntimeError("a bug")
+
+    point(viewer)
+    with qtbot.capture_exceptions() as raised, monkeypatch.context() as broke:
+        broke.setattr(painting, "painting", broken)
+        use(viewer, Qt.Key.Key_O)
+        until(lambda: bool(raised))
+    raised.clear()
+    sys.last_value = sys.last_traceback = sys.last_exc = None  # which would keep the viewer
+    assert (layer.editable, layer.mode) == (True, "paint")
+    assert not dock.correct.tools.runner.busy
+    assert "nothing could be painted" in dock.correct.tools.status.text()
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: (opinions(dock)[where.slices] == MARROW).all())
+    close(viewer)
+
+
+def test_an_edit_that_is_refused_is_not_said_to_be_done(opened, until, told, monkeypatch):
+    viewer, dock = opened()
+    where, said = cube(dock), []
+    dock.desk.session.overlay.fill(where, BONE)
+    dock.correct.tools.runner.told.connect(said.append)
+
+    def refused(edit, overlay):
+        raise ClassTableError("There is no such class.")
+        yield
+
+    monkeypatch.setattr(painting, "painting", refused)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: "no such class" in "".join(told) and not dock.correct.tools.runner.busy)
+    assert "nothing could be painted" in said[-1]
     close(viewer)
 
 

@@ -15,7 +15,10 @@ from napari_memseg.widgets.layers import BACKGROUND_TINT, value_of
 
 COLOR, NAME, ID, KEY, PAINTED, SEEN, LOCKED = range(7)
 HEADS = ("", "class", "id", "key", "painted", "see", "lock")
-TIPS = {SEEN: "Show this class in result and corrections", LOCKED: "Let nothing be painted over this class"}
+TIPS = {
+    SEEN: "Show this class in result and corrections",
+    LOCKED: "Let neither brush nor tool paint over strokes of this class; what is only predicted stays open",
+}
 
 
 class ClassList(QTableWidget):

@@ -101,19 +101,27 @@ class Painter(QObject):
     def _paint_slice(self, edit: Edit) -> None:
         if self._editing is None:  # the layer is gone, and with it the edit
             return
-        steps, done = self._editing
-        until = monotonic() + SLICE_SECONDS
-        with self._answering():
-            for _ in steps:
-                if monotonic() >= until:
-                    self._rest()
-                    QTimer.singleShot(0, partial(self._paint_slice, edit))
-                    return
-        self._editing = None
+        goes_on = stored = False
+        try:
+            with self._answering():
+                goes_on = _some_of(self._editing[0])
+                stored = not goes_on
+        finally:  # whatever went wrong, the brush comes back, and who waits is told
+            if not goes_on:
+                self._finish(edit, stored)
+        if goes_on:
+            self._rest()
+            QTimer.singleShot(0, partial(self._paint_slice, edit))
+
+    def _finish(self, edit: Edit, stored: bool) -> None:
+        """Show what is there now, and tell who asked for the edit whether it is that."""
+        if self._editing is None:
+            return
+        (_, done), self._editing = self._editing, None
         self._go_on()
         self._patch(edit.box)
         self._tell()
-        done(self.overlay.state == "saved")
+        done(stored and self.overlay.state == "saved")
 
     def _rest(self) -> None:
         """Take the brush away while a large edit is painted."""
@@ -202,7 +210,7 @@ class Painter(QObject):
             QTimer.singleShot(0, self._stop)
         elif self.overlay.has_pending and not self._timer.isActive():
             self._timer.start()
-        if self.overlay.only_where is not None and self.overlay.in_stroke:
+        if self._editing is None and (self.overlay.locked or self.overlay.only_where is not None):
             QTimer.singleShot(0, partial(self._patch, box))  # once napari has drawn the whole dab
         self.changed.emit(box)
         if self.overlay.state != self._told:
@@ -252,3 +260,9 @@ class Painter(QObject):
     def _tell(self) -> None:
         self._told = self.overlay.state
         self.stored.emit(self._told)
+
+
+def _some_of(steps: Iterator[Box]) -> bool:
+    """Take steps for a short while, and return whether there may be more."""
+    until = monotonic() + SLICE_SECONDS
+    return any(monotonic() >= until for _ in steps)
