@@ -55,6 +55,19 @@ def test_a_run_goes_on_by_its_own_plan(begun):
         assert [run.id for run in session.runs()] == ["0001"]
 
 
+def test_a_run_goes_on_though_its_model_was_trained_further_or_is_gone(begun, tmp_path):
+    folder, _ = begun
+    before = (folder / "runs" / "0001.safetensors").read_bytes()
+    checkpoint_of(toys.random_unet(1, levels=2, ids=[1]), tmp_path, Window(0.0, 255.0, "uint8"))
+    assert (folder / "runs" / "0001.safetensors").read_bytes() == before
+    for model in tmp_path.glob("*.safetensors"):
+        model.unlink()
+    *_, last = resume_run(folder, "0001")
+    assert last.result["tiles_done"] == last.result["tiles"]
+    with Session.open(folder, read_only=True) as session:
+        assert session.new_run()[0] == "0002"
+
+
 def test_what_was_finished_is_known_by_its_voxels(begun):
     folder, step = begun
     boxes = done_boxes(folder / "runs" / "0001")

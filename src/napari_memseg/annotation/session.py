@@ -181,9 +181,15 @@ class Session:
         for note in self.notes:
             _log.info("%s: %s", self.path, note)
 
-    def _open_overlay(self, user: str | None = None) -> None:
+    def _open_overlay(self, before: Overlay | None = None) -> None:
+        """Make the array that is painted on; brushes are bound as they were before."""
+        user = None if before is None else before.user
         self.overlay = Overlay(self.corrections, self.shape, self.classes, user=user)
         self.overlay.run_id = self.shown_run
+        if before is not None:
+            ids = {before.classes.background_opinion: self.classes.background_opinion}
+            self.overlay.locked = frozenset(ids.get(value, value) for value in before.locked)
+            self.overlay.only_where = before.only_where
 
     # What is there
 
@@ -459,7 +465,7 @@ class Session:
         if self.classes.dtype == self.overlay.dtype:
             self.overlay.set_classes(self.classes)
         else:
-            self._open_overlay(self.overlay.user)
+            self._open_overlay(self.overlay)
 
     # The end
 

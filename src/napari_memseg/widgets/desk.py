@@ -296,10 +296,11 @@ class Desk(QObject):
         session = self.session
         if session is None or self.shown is None or self.counting is None:
             return
-        image = self.shown.image
+        image, hidden = self.shown.image, self.shown.hidden
         self.shown.close(remove=True)
         self.counting.close()
         self._take(session, image)
+        self.shown.hidden |= hidden
 
     # The view
 

@@ -6,6 +6,8 @@ where it stopped; with others it is refused, and nothing on disk changes.
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.need import order_of_need
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.run_report import counts_of, ending, result_of, said_of, table
+from napari_memseg.workflows.train_job import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +127,7 @@ def segment_session(
         expected = _expected(plan, image, restart, control)
         control.raise_if_cancelled()
         if is_new:  # numbered last, so that who cancels before leaves no empty run behind
-            plan = replace(plan, destination=str(opened.new_run()[1]))
+            plan = _claimed(plan, opened.new_run()[1])
     yield from _follow(plan, image, expected, restart=restart, control=control, cluster=cluster)
 
 
@@ -201,6 +204,16 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
             f"has no class {', '.join(map(str, unknown))}. Add it there first, or choose another model."
         )
     return plan
+
+
+def _claimed(plan: Plan, run: Path) -> Plan:
+    """Return a plan for a run of a session, with a model of its own: others may be replaced or set aside."""
+    kept = run.with_name(f"{run.name}{SUFFIX}")
+    try:
+        os.link(plan.model, kept)
+    except OSError:  # on another disk, or one without hard links
+        shutil.copyfile(plan.model, kept)
+    return replace(plan, destination=str(run), model=str(kept))
 
 
 def _unfinished(session: Session) -> list[Path]:
