@@ -27,10 +27,11 @@ def theirs(tmp_path):
 @pytest.fixture
 def told(monkeypatch):
     """All errors that a person is told by the page."""
-    from napari_memseg.widgets.pages import export, import_labels
+    from napari_memseg.widgets import importing
+    from napari_memseg.widgets.pages import export
 
     said: list[str] = []
-    for module in (export, import_labels):
+    for module in (export, importing):
         monkeypatch.setattr(module, "show_error", said.append)
     return said
 
@@ -138,6 +139,20 @@ def test_an_import_that_is_cancelled_changes_nothing(until, open_page, folder, t
     until(lambda: dock.desk.session is not None)
     assert page.bar.text == "Cancelled; nothing was changed."
     assert dock.desk.session.corrections.seq == 0
+    close(viewer)
+
+
+def test_a_dock_that_is_closed_during_an_import_takes_no_session_along(until, open_page, folder, theirs):
+    viewer, dock = open_page(folder)
+    desk, page = dock.desk, dock.export
+    type_into(page.imports.file, str(theirs))
+    type_into(page.imports.map, "3=1")
+    click(page.imports.start)
+    viewer.window.remove_dock_widget(dock)
+    until(lambda: desk.session is not None)
+    labels = np.where(tifffile.imread(theirs) == 3, 1, desk.session.classes.background_opinion)
+    np.testing.assert_array_equal(np.asarray(desk.session.overlay), labels)
+    assert [layer.name for layer in viewer.layers] == ["image", "result", "corrections"]
     close(viewer)
 
 

@@ -25,6 +25,7 @@ from napari_memseg.io.volume import Volume
 from napari_memseg.widgets.counting import Counting
 from napari_memseg.widgets.forecasting import Forecasting
 from napari_memseg.widgets.guards import Guard3D
+from napari_memseg.widgets.importing import Importing
 from napari_memseg.widgets.layers import value_of
 from napari_memseg.widgets.napari_compat import canvas_of, free_in_own_context, main_window, unwrapped
 from napari_memseg.widgets.networks import Networks
@@ -63,6 +64,8 @@ class Desk(QObject):
         Its layers.
     training, exporting, building, machine : JobRelay
         Jobs in child processes: to train, to export, to build a pyramid, to describe this machine.
+    importing : Importing
+        Labels from elsewhere, while they become corrections.
     segmenting : Segmenting
         Runs, shown while they come in.
     previewing : Previewing
@@ -114,6 +117,7 @@ class Desk(QObject):
         self.shown: SessionLayers | None = None
         self.counting: Counting | None = None
         self.exporting, self.building, self.machine = (JobRelay(self) for _ in range(3))
+        self.importing = Importing(self)
         self.forecasting = Forecasting(self)
         self.networks = Networks(self)
         self.training = JobRelay(self, after=self.forecasting.relay)
@@ -121,7 +125,7 @@ class Desk(QObject):
         self.previewing = Previewing(self)
         self.reviewing = Reviewing(self)
         self.segmenting.moved.connect(self.look)
-        for relay in (self.training, self.segmenting.relay, self.exporting, self.building):
+        for relay in self._jobs.values():
             relay.ended.connect(self.forecasting.go_on)
         self.training.ended.connect(self._on_trained)
         self.building.ended.connect(self._on_built)
@@ -200,14 +204,18 @@ class Desk(QObject):
 
     @property
     def at_work(self) -> str:
-        """What is being made of the session: a training, run, export or pyramid; nothing if none is."""
-        busy = {
+        """What is being made of the session: training, run, export, labels import or pyramid; or nothing."""
+        return next((name for name, relay in self._jobs.items() if relay.busy), "")
+
+    @property
+    def _jobs(self) -> dict[str, JobRelay]:
+        return {
             "training": self.training,
             "run": self.segmenting.relay,
             "export": self.exporting,
+            "labels import": self.importing.relay,
             "pyramid": self.building,
         }
-        return next((name for name, relay in busy.items() if relay.busy), "")
 
     def why_not_close(self) -> str:
         """Say why the session cannot be closed now; nothing where it can."""
@@ -387,8 +395,7 @@ class Desk(QObject):
         if self.ended:
             return
         self.ended = True
-        jobs = (self.training, self.segmenting.relay, self.exporting, self.building, self.machine)
-        for relay in (*jobs, self.forecasting.relay, self.networks.relay):
+        for relay in (*self._jobs.values(), self.machine, self.forecasting.relay, self.networks.relay):
             relay.cancel()
         self.segmenting.close()
         self.previewing.close()

@@ -39,13 +39,17 @@ class ExportPage(Page):
         self._build_choices()
         self._build_job()
         self.imports = ImportLabels(desk)
-        self.imports.begun.connect(self._on_import)
         self.add(self.choices, self.job, self.imports)
         self.column.addStretch()
-        desk.exporting.stepped.connect(self.bar.show_step)
         desk.exporting.ended.connect(self._on_end)
+        desk.importing.begun.connect(self._on_import)
+        desk.importing.ended.connect(self._on_imported)
+        for relay in (desk.exporting, desk.importing.relay):
+            relay.stepped.connect(self.bar.show_step)
         desk.session_changed.connect(self._forget)
         self.refresh()
+        if desk.importing.busy:
+            self._on_import()
 
     def _build_choices(self) -> None:
         self.format = Choice(tip="What it is to be used for")
@@ -67,7 +71,7 @@ class ExportPage(Page):
 
     def _build_job(self) -> None:
         self.export = Button("Export", self._export, "Corrected labels as they are now")
-        self.cancel = Button("Cancel", self.desk.exporting.cancel, "Nothing is left behind")
+        self.cancel = Button("Cancel", self._cancel, "Nothing is left behind")
         self.forecast = Hint()
         self.bar = JobBar()
         self.show_folder = Button("Show in file manager", self._show_made)
@@ -82,17 +86,18 @@ class ExportPage(Page):
 
     def refresh(self) -> None:
         """List what can be exported."""
-        session, busy = self.desk.session, self.desk.exporting.busy
+        session, lent = self.desk.session, self.desk.importing.busy
+        busy = lent or self.desk.exporting.busy
         self.choices.setVisible(session is not None)
         self.imports.setVisible(session is not None)
-        self.job.setVisible(session is not None or self.imports.busy)
+        self.job.setVisible(session is not None or lent)
         self.imports.setEnabled(not busy)
         self.choices.setEnabled(not busy)
         self.export.setVisible(not busy)
         self.cancel.setVisible(busy)
         self.show_folder.setVisible(self._made is not None and not busy)
         if session is None:
-            self.hint.say(LENT if self.imports.busy else NO_SESSION)
+            self.hint.say(LENT if lent else NO_SESSION)
             return
         self._list_runs(session)
         if not self.place.text() or Path(self.place.text()).exists():
@@ -109,7 +114,7 @@ class ExportPage(Page):
             self._made = None
             self.place.clear()
             self.forecast.say("")
-            if not self.imports.busy:
+            if not self.desk.importing.busy:
                 self.bar.clear()
 
     def _list_runs(self, session: Session) -> None:
@@ -180,10 +185,16 @@ class ExportPage(Page):
         self.bar.wait("Importing…")
         self.refresh()
 
+    def _on_imported(self, text: str) -> None:
+        self.bar.clear(text)
+        self.refresh()
+
+    def _cancel(self) -> None:
+        for relay in (self.desk.exporting, self.desk.importing.relay):
+            relay.cancel()
+
     def _on_end(self, outcome: Outcome) -> None:
-        if self.imports.busy:
-            self.bar.clear(self.imports.take_back(outcome))
-        elif outcome.error is not None:
+        if outcome.error is not None:
             show_error(str(outcome.error))
             self.bar.clear(str(outcome.error))
         elif outcome.result is not None:
