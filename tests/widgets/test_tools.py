@@ -1,10 +1,12 @@
 """Edit tools in a real viewer: by key and by button, taken back in one step, refused with a reason."""
 
 import sys
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -42,6 +44,24 @@ def opened(open_dock, folder):
         return viewer, dock
 
     return make
+
+
+@pytest.fixture
+def held_up(monkeypatch):
+    """Let no tool come to an end before the ``with`` body does."""
+
+    @contextmanager
+    def holding():
+        go_on, compute = threading.Event(), tooling.ToolRunner._compute
+        monkeypatch.setattr(
+            tooling.ToolRunner, "_compute", lambda runner, start: (go_on.wait(20), compute(runner, start))
+        )
+        try:
+            yield
+        finally:
+            go_on.set()
+
+    return holding
 
 
 def point(viewer, place=MIDDLE):
@@ -301,6 +321,72 @@ def test_what_was_painted_meanwhile_is_kept_and_the_tool_drops_its_edit(opened, 
     assert "meanwhile" in told[-1]
     assert np.count_nonzero(opinions(dock) == MARROW) == 1
     close(viewer)
+
+
+def test_an_edit_is_dropped_where_the_session_got_another_array_meanwhile(opened, until, told, held_up):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    point(viewer)
+    with held_up():
+        use(viewer, Qt.Key.Key_O)
+        dock.desk.add_class(300, "a wide one")
+        dock.desk.session.overlay[where.slices] = 300
+        assert "Do it again" in told[-1]
+    dock.desk.choose(MARROW)
+    use(viewer, Qt.Key.Key_D)  # which is computed after the other, by the same thread
+    until(lambda: "nothing to change" in told[-1])
+    assert (opinions(dock)[where.slices] == 300).all()
+    close(viewer)
+
+
+def test_what_the_old_array_was_asked_for_takes_nothing_from_the_next_tool(opened, until, told, held_up):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    point(viewer)
+    with held_up():
+        use(viewer, Qt.Key.Key_O)
+        dock.desk.add_class(300, "a wide one")
+        dock.desk.choose(MARROW)
+        point(viewer)
+        use(viewer, Qt.Key.Key_O)
+        listeners = len(dock.desk.session.overlay.changed)
+        dock.desk.session.overlay[where.start] = 300
+    until(lambda: not dock.correct.tools.runner.busy)
+    assert "painted there meanwhile" in told[-1]
+    assert len(dock.desk.session.overlay.changed) == listeners - 1
+    assert opinions(dock)[where.start] == 300
+    close(viewer)
+
+
+def test_locked_voxels_are_not_counted_as_changed(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    dock.desk.lock_class(BONE, True)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: "nothing to change here that is not locked" in dock.correct.tools.status.text())
+    assert (opinions(dock)[where.slices] == BONE).all()
+    close(viewer)
+
+
+def test_a_dock_that_is_opened_again_finds_the_same_runner_which_ends_with_the_window(opened, until):
+    viewer, dock = opened()
+    runner = dock.correct.tools.runner
+    viewer.window.remove_dock_widget("all")
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
+    assert dock.correct.tools.runner is runner
+    dock.show_page(dock.correct)
+    dock.desk.session.overlay.fill(cube(dock), BONE)
+    dock.desk.choose(MARROW)
+    point(viewer)
+    use(viewer, Qt.Key.Key_O)
+    until(lambda: "1,000 voxels" in dock.correct.tools.status.text())
+    close(viewer)
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("memseg-tool")])
 
 
 def test_a_session_that_is_closed_meanwhile_drops_the_edit(opened, until):

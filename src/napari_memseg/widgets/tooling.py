@@ -7,14 +7,15 @@
            one step, shown, told  <── painted <── still true? ───┘
 
 An edit that is out of date, because somebody painted where the tool looked, is dropped
-with a note; so is one of a session that was closed meanwhile.
+with a note; so is one of a session that was closed meanwhile, or that got another array.
+There is one runner to a desk: a dock that is closed and opened again finds it at work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -34,6 +35,9 @@ from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import TOOL_KEYS
 from napari_memseg.widgets.napari_compat import slice_point
+
+_NAME = "napari-memseg tool runner"
+ANOTHER = "classes were added meanwhile, so nothing was changed. Do it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,42 @@ TOOLS = (
 )
 
 
+@dataclass(eq=False)
+class _Start:
+    """A tool at work, and what is painted meanwhile."""
+
+    tool: Tool
+    asked: Asked
+    overlay: Overlay
+    painted: list[Box] = field(default_factory=list)
+
+    def listen(self) -> None:
+        self.overlay.changed.append(self._on_change)
+
+    def stop(self) -> None:
+        if self._on_change in self.overlay.changed:
+            self.overlay.changed.remove(self._on_change)
+
+    def _on_change(self, box: Box) -> None:
+        self.painted.append(box)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came of a start."""
+
+    start: _Start
+    edit: Edit | Exception
+    changes: int = 0
+    """Voxels of the edit that hold another opinion now, and are not locked."""
+
+
+def runner_of(desk: Desk) -> ToolRunner:
+    """Return the runner of a desk; there is one, from the first time that a dock asks."""
+    found = desk.findChild(ToolRunner, _NAME)
+    return found if isinstance(found, ToolRunner) else ToolRunner(desk)
+
+
 class ToolRunner(QObject):
     """Runs one tool at a time.
 
@@ -200,73 +240,77 @@ class ToolRunner(QObject):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)  # which outlives the dock: what was asked for is done
+        self.setObjectName(_NAME)
         self._desk = desk
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memseg-tool")
-        self._busy: Tool | None = None
-        self._overlay: Overlay | None = None
-        self._painted: list[Box] = []
+        self._going: _Start | None = None
         self._made.connect(self._take)
         desk.session_changed.connect(self._forget)
+        desk.destroyed.connect(partial(_shut_down, self._thread))
 
     @property
     def busy(self) -> bool:
-        """Whether a tool computes."""
-        return self._busy is not None
+        """Whether a tool computes, or what it found is being painted."""
+        return self._going is not None
 
     def start(self, tool: Tool, asked: Asked) -> None:
         """Compute in a thread, then paint."""
-        if self._busy is not None:
-            self._say(f"{self._busy.text} is still at work. Wait until it is done.")
+        if self._going is not None:
+            self._say(f"{self._going.tool.text} is still at work. Wait until it is done.")
             return
-        self._busy, self._overlay = tool, asked.session.overlay
-        self._painted.clear()
-        self._overlay.changed.append(self._painted.append)
+        self._going = _Start(tool, asked, asked.session.overlay)
+        self._going.listen()
         self.told.emit(f"{tool.text}…")
-        self._thread.submit(self._compute, tool, asked)
+        self._thread.submit(self._compute, self._going)
 
-    def _compute(self, tool: Tool, asked: Asked) -> None:
-        found: tuple[Tool, Asked, Edit | Exception]
+    def _compute(self, start: _Start) -> None:
         try:
-            found = (tool, asked, tool.make(asked))
+            edit = start.tool.make(start.asked)
+            made = _Made(start, edit, _changes(edit, start.overlay))
         except Exception as error:  # noqa: BLE001 - it rises again, on the GUI thread
-            found = (tool, asked, error)
-        self._made.emit(found)
+            made = _Made(start, error)
+        self._made.emit(made)
 
-    def _take(self, found: tuple[Tool, Asked, Edit | Exception]) -> None:
-        tool, asked, edit = found
-        painted = list(self._painted)
-        self._stop_listening()
-        if asked.session is not self._desk.session or self._desk.shown is None:
+    def _take(self, made: _Made) -> None:
+        """Paint what was found, if it is still true and of the array that is painted on now."""
+        start, edit = made.start, made.edit
+        start.stop()
+        if start is not self._going:
             return
+        self._going = None
+        tool = start.tool
         if isinstance(edit, InputError):
             self._say(str(edit))
         elif isinstance(edit, Exception):
             raise edit
-        elif any(not (box & edit.looked).is_empty for box in painted):
+        elif start.asked.session.overlay is not start.overlay:
+            self._say(f"{tool.text}: {ANOTHER}")
+        elif any(not (box & edit.looked).is_empty for box in start.painted):
             self._say(f"{tool.text}: somebody painted there meanwhile, so nothing was changed. Do it again.")
-        elif edit.count == 0:
-            self._say(f"{tool.text}: there is nothing to change here.")
+        elif made.changes == 0:
+            self._say(f"{tool.text}: there is nothing to change here{_but_locked(edit, start.overlay)}.")
         else:
-            self._paint(tool, asked, edit)
+            self._paint(made, edit)
 
-    def _paint(self, tool: Tool, asked: Asked, edit: Edit) -> None:
+    def _paint(self, made: _Made, edit: Edit) -> None:
         painter = self._desk.shown.painter if self._desk.shown else None
         if painter is None:
-            self.told.emit(f"{tool.text}: nothing could be painted.")
+            self.told.emit(f"{made.start.tool.text}: nothing could be painted.")
             return
-        self._busy = tool
-        painter.paint(edit, partial(self._on_painted, tool, asked, edit))
+        self._going = made.start
+        painter.paint(edit, partial(self._on_painted, made, edit))
 
-    def _on_painted(self, tool: Tool, asked: Asked, edit: Edit, stored: bool) -> None:
-        self._busy = None
+    def _on_painted(self, made: _Made, edit: Edit, stored: bool) -> None:
+        tool = made.start.tool
+        if self._going is made.start:
+            self._going = None
         if not stored:
             self.told.emit(f"{tool.text}: nothing could be painted.")
             return
-        done = f"{tool.text}: {edit.count:,} voxels."
-        self.told.emit(f"{done} {edit.note}".strip())
+        self.told.emit(f"{tool.text}: {made.changes:,} voxels. {edit.note}".strip())
         if edit.note:
             show_info(f"{tool.text}: {edit.note}")
-        self._go(tool.goes, asked)
+        self._go(tool.goes, made.start.asked)
 
     def _go(self, slices: int, asked: Asked) -> None:
         if slices:
@@ -281,15 +325,28 @@ class ToolRunner(QObject):
         show_info(text)
 
     def _forget(self) -> None:
-        self._stop_listening()
+        """Drop what is asked for: another session is open, or this one with another array."""
+        start, self._going = self._going, None
         self.told.emit("")
+        if start is not None:
+            start.stop()
+            if start.asked.session is self._desk.session:
+                self._say(f"{start.tool.text}: {ANOTHER}")
 
-    def _stop_listening(self) -> None:
-        self._busy = None
-        if self._overlay is not None:
-            self._overlay.changed.remove(self._painted.append)
-            self._overlay = None
-        self._painted = []
+
+def _shut_down(thread: ThreadPoolExecutor, *_: object) -> None:
+    thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _changes(edit: Edit, overlay: Overlay) -> int:
+    """Return how many voxels an edit would change."""
+    here = overlay.read(edit.box)
+    held = np.isin(here, list(overlay.locked))
+    return int(np.count_nonzero(edit.mask & (edit.values != here) & ~held))
+
+
+def _but_locked(edit: Edit, overlay: Overlay) -> str:
+    return " that is not locked" if edit.count and overlay.locked else ""
 
 
 def cursor_voxel(desk: Desk, view: Box) -> Zyx | None:

@@ -29,7 +29,7 @@ from napari_memseg.io.volume import Volume
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import BALL_KEY, GREY_KEY, bind_tools, shown
 from napari_memseg.widgets.parts import Button, Choice, Hint, column, form, row
-from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, ToolRunner, cursor_voxel
+from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, cursor_voxel, runner_of
 
 COLUMNS = 3
 NARROW, EDGES = "where the object is narrow", "at edges of the image"
@@ -49,7 +49,7 @@ class Tools(QWidget):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self.runner = ToolRunner(desk)
+        self.runner = runner_of(desk)
         self._pointing: Tool | None = None
         self._mode = "pan_zoom"
         self.slices = _number(1, 9999, 1, "Slices that are worked on, the shown one in the middle")
