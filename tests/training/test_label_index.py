@@ -89,6 +89,21 @@ def test_held_back_cells_leave_half_of_every_class_to_learn_from(seed, most):
     assert np.array_equal(held, hold_back(index, 0.15, most=most, seed=seed))
 
 
+@given(seed=st.integers(0, 200), data=st.data())
+def test_of_the_cells_that_were_learned_from_one_is_held_back_at_most_when_another_comes(seed, data):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array([0, 3, 15, 21], np.uint8), (4, 4, 4), p=[0.4, 0.2, 0.2, 0.2])
+    labels = labels.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    index = index_labels([pair(labels, labels)], CLASSES)
+    assert len(index) == 64, "each cell is of one class"
+    new = data.draw(st.integers(0, 63))
+    known = np.delete(np.arange(64), new)
+    before = hold_back(index.take(known), 0.15, most=99, seed=seed)
+    after = hold_back(index, 0.15, most=99, seed=seed)[known]
+    assert (after & ~before).sum() <= 1
+    assert (before & ~after).sum() <= 1
+
+
 def test_every_class_that_two_cells_hold_is_validated():
     labels = np.zeros((64, 64, 64), np.uint8)
     for class_id, x in zip((3, 15, 21), (4, 24, 44), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
@@ -125,6 +126,25 @@ def test_stopping_in_a_later_round_keeps_the_model_of_the_last_whole_one(session
             control.cancel()
     assert step.result["rounds"] == 1
     assert [path.name for path in (session.path / "models").iterdir()] == ["live-1.safetensors"]
+
+
+def test_the_model_that_it_began_with_is_what_live_is_compared_with(session, monkeypatch):
+    scores = iter([0.25, 0.75])
+
+    def scored(job, *, control):
+        for step in train(job, control=control):
+            found = step.result and {**step.result, "val_dice_before": next(scores)}
+            yield replace(step, result=found)
+
+    for name, value in {"FIRST_STEPS": 3, "STEPS": 3, "train": scored}.items():
+        monkeypatch.setattr(live_module, name, value)
+    control, rounds = looking(None), count()
+    for step in live(job(session), control=control):
+        if step.result is None and step.done == step.total and not step.values:
+            session.overlay[5, 40:60, 110:130] = 1
+            if next(rounds) == 1:
+                control.cancel()
+    assert (step.result["rounds"], step.result["val_dice_before"]) == (2, 0.25)
 
 
 def test_learning_gets_twice_the_time_that_looking_takes():

@@ -209,10 +209,12 @@ def test_another_start_is_another_training(pair, tmp_path):
         list(train(begun(pair, out, starts[1], resume=True)))
 
 
-def test_a_model_that_goes_on_learning_is_compared_with_what_it_was(pair, tmp_path):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_model_that_goes_on_learning_is_compared_with_what_it_was_whatever_the_seed(pair, tmp_path, seed):
     small = {"architecture": "small", "arguments": {"widths": [2, 3]}}
-    first = list(train(job(pair, tmp_path / "a.safetensors", **small)))[-1].result
-    again = list(train(begun(pair, tmp_path / "b.safetensors", tmp_path / "a.safetensors")))[-1].result
+    start, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    first = list(train(job(pair, start, **small)))[-1].result
+    again = list(train(begun(pair, out, start, learning=learning(seed=seed))))[-1].result
     assert first["val_dice_before"] is None
     assert again["val_dice_before"] == pytest.approx(first["best_val_dice"])
     card = read_card(tmp_path / "b.safetensors")

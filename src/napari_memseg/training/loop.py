@@ -45,6 +45,9 @@ VALIDATIONS = 10
 """How often a training validates at most, unless ``validate_every`` says otherwise."""
 STEPS_BETWEEN = 20
 """At least, between those validations, so that most of the time goes into learning."""
+HELD_BACK = 0
+"""Seed of what is held back: one for all trainings, so that none is scored on what the model that it
+begins with has learned from another seed."""
 WITHOUT_EFFECT = {"device", "amp", "threads", "save_seconds"}
 """Settings that may differ between an interrupted training and its continuation."""
 
@@ -158,9 +161,7 @@ class _Trainer:
         spec = replace(phase.sample, patch=config.patch or phase.sample.patch)
         index = index_labels(volumes, model.classes)
         check_labels(index, volumes, model.classes)
-        held, scored = split(
-            index, validation, model.classes, most=config.validation_patches, seed=config.seed
-        )
+        held, scored = split(index, validation, model.classes, most=config.validation_patches, seed=HELD_BACK)
         common: dict[str, Any] = {"spec": spec, "classes": model.classes, "window": window}
         sampler = PatchSampler(
             volumes=volumes,

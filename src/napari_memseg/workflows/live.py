@@ -59,7 +59,7 @@ def live(job: TrainJob, *, control: Control | None = None) -> Iterator[Progress]
     ------
     Progress
         Steps, numbered on from round to round; previews; a message where a round could not begin. The last
-        carries the result of the last round.
+        carries the result of the last round, but ``val_dice_before`` is of the model that it all began with.
 
     Raises
     ------
@@ -127,7 +127,9 @@ class _Live:
     def _told(self, step: Progress, began: int) -> Progress:
         """Return a step numbered on from round to round; results are kept for the end."""
         if step.result is not None:
-            self._result = {**step.result, "rounds": self._rounds + 1, "steps": self._steps}
+            before = (self._result or step.result).get("val_dice_before")
+            rounds = {"rounds": self._rounds + 1, "steps": self._steps, "val_dice_before": before}
+            self._result = {**step.result, **rounds}
             return Progress(stage=STAGE, done=self._steps, total=max(self._steps, 1))
         if step.voxels is not None or not step.values:
             return step
