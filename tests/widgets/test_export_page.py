@@ -149,9 +149,12 @@ def test_a_dock_that_is_closed_during_an_import_takes_no_session_along(until, op
     type_into(page.imports.map, "3=1")
     click(page.imports.start)
     viewer.window.remove_dock_widget(dock)
+    _, again = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
+    assert "opens again by itself" in again.export.hint.text()
     until(lambda: desk.session is not None)
     labels = np.where(tifffile.imread(theirs) == 3, 1, desk.session.classes.background_opinion)
     np.testing.assert_array_equal(np.asarray(desk.session.overlay), labels)
+    assert again.export.bar.text == f"{labels.size:,} voxels were imported. Undo takes them back."
     assert [layer.name for layer in viewer.layers] == ["image", "result", "corrections"]
     close(viewer)
 
