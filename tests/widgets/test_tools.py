@@ -71,6 +71,13 @@ def point(viewer, place=MIDDLE):
     QApplication.processEvents()
 
 
+def close_dock(viewer):
+    """Close the dock, as by its cross."""
+    viewer.window.remove_dock_widget("all")
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QApplication.processEvents()
+
+
 def opinions(dock):
     return np.asarray(dock.desk.session.overlay)
 
@@ -270,6 +277,50 @@ def test_a_button_of_a_tool_that_points_waits_for_a_click_that_does_not_paint(op
     close(viewer)
 
 
+def test_a_drag_moves_the_picture_and_the_click_is_still_waited_for(opened, until):
+    viewer, dock = opened()
+    where = cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    click(dock.correct.tools.buttons["object"])
+    point(viewer)
+    before = tooling.cursor_voxel(dock.desk, dock.desk.visible_box())
+    stroke(viewer, line(0.5, 0.5, 0.55, 0.5))
+    point(viewer)
+    assert tooling.cursor_voxel(dock.desk, dock.desk.visible_box()) != before
+    assert (opinions(dock)[where.slices] == BONE).all()
+    assert "click on the place" in dock.correct.tools.status.text()
+    viewer.reset_view()
+    stroke(viewer, [MIDDLE])
+    until(lambda: (opinions(dock)[where.slices] == MARROW).all())
+    close(viewer)
+
+
+@pytest.mark.parametrize("how", ["brush", "button", "layer", "dock"])
+def test_a_tool_that_waits_for_a_click_is_called_off(opened, told, how):
+    viewer, dock = opened()
+    layer, where = dock.desk.shown.corrections, cube(dock)
+    dock.desk.session.overlay.fill(where, BONE)
+    callbacks = len(viewer.mouse_drag_callbacks)
+    click(dock.correct.tools.buttons["object"])
+    assert layer.mode == "pan_zoom"
+    if how == "brush":
+        dock.desk.choose(BONE)
+    elif how == "button":
+        click(dock.correct.tools.buttons["object"])
+    elif how == "layer":
+        viewer.layers.remove(layer)
+    else:
+        close_dock(viewer)
+    assert layer.mode == "paint"
+    assert len(viewer.mouse_drag_callbacks) == callbacks
+    if how in ("brush", "button"):
+        assert not dock.correct.tools.status.text()
+    stroke(viewer, [MIDDLE])
+    assert not dock.desk.findChild(tooling.ToolRunner).busy
+    assert (opinions(dock)[where.slices] != MARROW).any()
+    close(viewer)
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
 def test_a_tool_points_where_the_brush_would_paint(opened, order):
     viewer, dock = opened()
@@ -375,8 +426,7 @@ def test_locked_voxels_are_not_counted_as_changed(opened, until):
 def test_a_dock_that_is_opened_again_finds_the_same_runner_which_ends_with_the_window(opened, until):
     viewer, dock = opened()
     runner = dock.correct.tools.runner
-    viewer.window.remove_dock_widget("all")
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    close_dock(viewer)
     _, dock = viewer.window.add_plugin_dock_widget("napari-memseg", "Memory-efficient segmentation")
     assert dock.correct.tools.runner is runner
     dock.show_page(dock.correct)
@@ -443,6 +493,31 @@ def test_the_brush_paints_a_ball_in_several_slices(opened):
     close(viewer)
 
 
+def test_a_range_of_grey_that_was_chosen_stays_where_the_session_does(opened):
+    viewer, dock = opened()
+    box = dock.correct.tools
+    box.low.setValue(100)
+    box.high.setValue(160)
+    box.grey.setChecked(True)
+    dock.desk.add_class(300, "a wide one")
+    assert (box.low.value(), box.high.value(), box.grey.isChecked()) == (100, 160, True)
+    assert dock.desk.session.overlay.only_where is not None
+    close(viewer)
+
+
+def test_a_dock_that_is_closed_leaves_a_plain_brush_and_says_so(opened, told):
+    viewer, dock = opened()
+    overlay, layer = dock.desk.session.overlay, dock.desk.shown.corrections
+    dock.correct.tools.grey.setChecked(True)
+    dock.correct.tools.ball.setChecked(True)
+    assert layer.n_edit_dimensions == 3
+    close_dock(viewer)
+    assert overlay.only_where is None
+    assert layer.n_edit_dimensions == 2
+    assert "a disc again" in told[-1]
+    close(viewer)
+
+
 def test_keys_are_listed_and_none_is_bound_twice():
     known = [key for key, _ in keys.listed()]
     assert len(known) == len({*known})
@@ -451,9 +526,7 @@ def test_keys_are_listed_and_none_is_bound_twice():
 
 def test_keys_of_a_dock_that_was_closed_do_nothing(opened, told):
     viewer, _ = opened()
-    viewer.window.remove_dock_widget("all")
-    QApplication.sendPostedEvents(None, 52)
-    QApplication.processEvents()
+    close_dock(viewer)
     use(viewer, Qt.Key.Key_O)
     assert not told
     close(viewer)

@@ -4,22 +4,22 @@
 
     [Fill region] [Object → class] ...       each also by a key, whatever page is shown
     Slices [1]  Radius [2]  Small [100]      what tools work on
-    [ ] only grey [40] [90]   [ ] a ball     how the brush paints
+    [ ] only grey [40] [90]   [ ] a ball     how the brush paints, as long as this can be seen
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSpinBox, QWidget
 
+from napari_memseg.annotation.overlay import Overlay
 from napari_memseg.annotation.session import Session
 from napari_memseg.annotation.tools.grey import GreyRange
 from napari_memseg.annotation.tools.outline import MOST_RADIUS
@@ -29,12 +29,14 @@ from napari_memseg.io.volume import Volume
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import BALL_KEY, GREY_KEY, bind_tools, shown
 from napari_memseg.widgets.parts import Button, Choice, Hint, column, form, row
+from napari_memseg.widgets.pointing import Pointer
 from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, cursor_voxel, runner_of
 
 COLUMNS = 3
 NARROW, EDGES = "where the object is narrow", "at edges of the image"
 PAINTED, SHOWN = "what is painted", "all that is shown"
 MOST_GREY = 1e9
+Where = Callable[[Box], NDArray[np.bool_]]
 
 
 class Tools(QWidget):
@@ -50,8 +52,9 @@ class Tools(QWidget):
         super().__init__()
         self._desk = desk
         self.runner = runner_of(desk)
-        self._pointing: Tool | None = None
-        self._mode = "pan_zoom"
+        self._known: Session | None = None
+        self._brush = _Brush(desk)
+        self._pointer = Pointer(desk.viewer, self._given_up)
         self.slices = _number(1, 9999, 1, "Slices that are worked on, the shown one in the middle")
         self.radius = _number(1, MOST_RADIUS, 2, "Of Smooth, Grow and Shrink, in voxels")
         self.small = _number(1, 10**9, 100, "Islands and holes of fewer voxels are small")
@@ -70,6 +73,7 @@ class Tools(QWidget):
         self._lay_out()
         self._connect()
         bind_tools(desk.viewer, self)
+        self.destroyed.connect(partial(_let_go, desk, self._brush, self._pointer))
         self._on_session()
 
     def _lay_out(self) -> None:
@@ -161,28 +165,17 @@ class Tools(QWidget):
             self.runner.start(tool, asked)
 
     def _point(self, tool: Tool) -> None:
-        """Use a tool where the next click on the picture is, which does not paint."""
-        layer = self._layer
-        if layer is None:
-            return
-        if self._pointing is None:
-            self._mode, layer.mode = str(layer.mode), "pan_zoom"
-            self._desk.viewer.mouse_drag_callbacks.append(self._on_click)
-        self._pointing = tool
-        self.status.say(f"{tool.text}: click on the place in the picture.")
+        """Use a tool where the next click on the picture is, which does not paint; asked again, do not."""
+        layer, again = self._layer, self._pointer.waits_for == tool.name
+        self._pointer.stop()
+        if layer is None or again:
+            self._given_up()
+        else:
+            self._pointer.wait(tool.name, layer, partial(self.use, tool.name))
+            self.status.say(f"{tool.text}: click on the place in the picture, or press the button again.")
 
-    def _on_click(self, viewer: Viewer, event: object) -> None:
-        tool, layer = self._pointing, self._layer
-        self._stop_pointing()
-        if tool is not None and isalive(self):  # type: ignore[no-untyped-call]
-            self.use(tool.name)
-        if layer is not None and str(layer.mode) == "pan_zoom":
-            QTimer.singleShot(0, partial(setattr, layer, "mode", self._mode))  # after napari took the click
-
-    def _stop_pointing(self) -> None:
-        if self._pointing is not None:
-            self._desk.viewer.mouse_drag_callbacks.remove(self._on_click)
-            self._pointing = None
+    def _given_up(self) -> None:
+        self.status.say("")
 
     def _ask(self) -> Asked | str:
         """Return what a tool is to know, or why it cannot work."""
@@ -246,14 +239,22 @@ class Tools(QWidget):
         if self.grey.isChecked():
             low, high = sorted((self.low.value(), self.high.value()))
             wanted = partial(_agrees, session.image, session.level, GreyRange(low, high))
-        session.overlay.only_where = wanted
+        self._brush.paint_only(session.overlay, wanted)
 
     def _shape_brush(self) -> None:
         if self._layer is not None:
-            self._layer.n_edit_dimensions = 3 if self.ball.isChecked() else 2
+            self._brush.shape(self._layer, self.ball.isChecked())
 
     def _on_session(self) -> None:
-        self._stop_pointing()
+        """Bind the brush to the array that is painted on now; another session has another range of grey."""
+        self._pointer.stop()
+        if self._desk.session is not self._known:
+            self._known = self._desk.session
+            self._suggest_grey()
+        self._bind_brush()
+        self._on_layers()
+
+    def _suggest_grey(self) -> None:
         layer = self._desk.shown.image if self._desk.shown else None
         limits = getattr(layer, "contrast_limits", None)
         if limits is not None and self._desk.session is not None:
@@ -262,12 +263,48 @@ class Tools(QWidget):
             middle, tolerance = float(np.mean(limits)), float(np.ptp(limits)) / 8
             self.low.setValue(middle - tolerance)
             self.high.setValue(middle + tolerance)
-        self._bind_brush()
-        self._on_layers()
 
     def _on_layers(self) -> None:
+        if self._layer is None:
+            self._pointer.stop()
         self._shape_brush()
         self.refresh()
+
+
+class _Brush:
+    """What the controls make of the brush, and take back when they are gone."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._overlay: Overlay | None = None
+        self._wanted: Where | None = None
+        self._ball: Labels | None = None
+
+    def paint_only(self, overlay: Overlay, wanted: Where | None) -> None:
+        self._overlay, self._wanted = overlay, wanted
+        overlay.only_where = wanted
+
+    def shape(self, layer: Labels, ball: bool) -> None:
+        self._ball = layer if ball else None
+        layer.n_edit_dimensions = 3 if ball else 2
+
+    def let_go(self) -> None:
+        """Paint as ever, and say so: there is no control any more that could tell of another way."""
+        mine = self._overlay is not None and self._overlay.only_where is self._wanted
+        grey, ball = mine and self._wanted is not None, self._ball is not None
+        if self._overlay is not None and grey:
+            self._overlay.only_where = None
+        if self._ball is not None:
+            self._ball.n_edit_dimensions = 2
+        if grey or ball:
+            show_info("The tools are closed: the brush paints a disc again, on all grey values.")
+
+
+def _let_go(desk: Desk, brush: _Brush, pointer: Pointer, *_: object) -> None:
+    """Leave the picture as it was without the controls, unless it goes with them."""
+    if isalive(desk) and not desk.ended:  # type: ignore[no-untyped-call]
+        pointer.stop()
+        brush.let_go()
 
 
 def _agrees(image: Volume, level: int, wanted: GreyRange, box: Box) -> NDArray[np.bool_]:
