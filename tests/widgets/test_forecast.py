@@ -29,6 +29,7 @@ def open_page(until, open_dock, folder, model):
     def make(path=model):
         viewer, dock = open_dock(folder)
         dock.segment.model.addItem(path.stem, path)
+        dock.segment.confidence.setChecked(False)
         dock.show_page(dock.segment)
         until(dock.segment.isVisible)
         return viewer, dock
