@@ -37,7 +37,7 @@ def labels(tmp_path):
 def model(image, labels, tmp_path, capsys):
     path = tmp_path / "bone.safetensors"
     call = ["train", "--pair", image, labels, "--out", path, "--widths", "8,8", "--patch", 16, 16, 16]
-    assert run([*map(str, call), "--steps", "10", "--learning-rate", "0.02", "--device", "cpu"]) == 0
+    assert run([*map(str, call), "--steps", "25", "--learning-rate", "0.02", "--device", "cpu"]) == 0
     capsys.readouterr()
     return path
 
