@@ -66,10 +66,8 @@ class Composite(ReadByBox):
     @property
     def levels(self) -> tuple[Composite, ...]:
         """The same at level 0 and at coarser ones, for a viewer: a part is read when it is looked at."""
-        count = 1
-        while max(self.overlay.shape) / 2 ** (count - 1) > COARSE:
-            count += 1
-        levels = tuple(Composite(self.overlay, self.runs, self.classes, level) for level in range(count))
+        numbers = level_numbers(self.overlay.shape)
+        levels = tuple(Composite(self.overlay, self.runs, self.classes, level) for level in numbers)
         for composite in levels:
             composite.cuts_lazily = True
         return levels
@@ -119,3 +117,11 @@ class Composite(ReadByBox):
                 break
             found[gaps] = run.read(box, stride, self.level)[gaps]
         return found
+
+
+def level_numbers(shape: Zyx) -> range:
+    """Return the levels at which a volume of ``shape`` is shown: 0, and coarser ones down to ``COARSE``."""
+    count = 1
+    while max(shape) / 2 ** (count - 1) > COARSE:
+        count += 1
+    return range(count)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_memseg.annotation.composite import COARSE
+from napari_memseg.annotation.composite import level_numbers
 from napari_memseg.annotation.indexing import ReadByBox
 from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
 
@@ -45,10 +45,8 @@ class Difference(ReadByBox):
     @property
     def levels(self) -> tuple[Difference, ...]:
         """The same at level 0 and at coarser ones, for a viewer."""
-        count = 1
-        while max(self.run.shape) / 2 ** (count - 1) > COARSE:
-            count += 1
-        levels = tuple(Difference(self.run, self.other, level) for level in range(count))
+        numbers = level_numbers(self.run.shape)
+        levels = tuple(Difference(self.run, self.other, level) for level in numbers)
         for difference in levels:
             difference.cuts_lazily = True
         return levels

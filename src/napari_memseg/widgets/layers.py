@@ -11,11 +11,13 @@ the result shows them over what was predicted::
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.components import LayerList
+from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_memseg.annotation.composite import Composite
@@ -117,6 +119,24 @@ def _colors(classes: ClassTable, more: dict[int | None, str], hidden: Collection
 def value_of(classes: ClassTable, class_id: int) -> int:
     """Return what is painted for a class: its id, or for background the opinion that says so."""
     return class_id or classes.background_opinion
+
+
+def insert(layers: LayerList, layer: Layer, below: Layer | None = None) -> None:
+    """Put a layer below another one, or on top, and leave the chosen one chosen: somebody may be painting.
+
+    napari chooses what is inserted.
+    """
+    with same_active(layers):
+        layers.insert(len(layers) if below is None or below not in layers else layers.index(below), layer)
+
+
+@contextmanager
+def same_active(layers: LayerList) -> Iterator[None]:
+    """Leave the chosen layer chosen, whatever is inserted in the ``with`` body."""
+    active = layers.selection.active
+    yield
+    if active is not None and active in layers:
+        layers.selection.active = active
 
 
 def bytes_of(layer: Any) -> int:

@@ -20,7 +20,7 @@ from qtpy.QtCore import QObject
 from napari_memseg.annotation.indexing import ReadByBox
 from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Box, Zyx, ceil_div
-from napari_memseg.widgets.layers import grid, result_colors
+from napari_memseg.widgets.layers import grid, insert, result_colors
 from napari_memseg.widgets.napari_compat import patch
 from napari_memseg.workflows.progress import Progress
 
@@ -133,12 +133,8 @@ class Previewing(QObject):
     def _add(self, session: Session, array: PreviewArray) -> Labels:
         layer = Labels(array, name=NAME, opacity=0.45, colormap=self._colors(session), **grid(session))
         layer.editable = False
-        layers, shown = self._desk.viewer.layers, self._desk.shown
-        above = shown.corrections if shown is not None else None
-        active = layers.selection.active
-        layers.insert(len(layers) if above is None or above not in layers else layers.index(above), layer)
-        if active is not None:
-            layers.selection.active = active
+        shown = self._desk.shown
+        insert(self._desk.viewer.layers, layer, below=shown.corrections if shown is not None else None)
         return layer
 
     def _colors(self, session: Session) -> DirectLabelColormap:

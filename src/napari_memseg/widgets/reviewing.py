@@ -23,7 +23,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_memseg.annotation.review import ACCEPTED, SKIPPED, Place, Review, reviews_in
 from napari_memseg.errors import InputError, SessionError
 from napari_memseg.geometry import Box, zyx
-from napari_memseg.widgets.layers import grid
+from napari_memseg.widgets.layers import grid, insert
 from napari_memseg.widgets.relay import JobRelay, Outcome
 
 if TYPE_CHECKING:
@@ -94,20 +94,17 @@ class Reviewing(QObject):
 
     def find(self) -> None:
         """Find places anew, in a child process."""
-        if (session := self._desk.session) is not None and not self.relay.busy:
-            self._desk.save()
-            self._asked = session
-            workflow = "napari_memseg.workflows.review:find_places"
-            self.relay.start("looking for places worth a look", workflow, session.path)
-            self.changed.emit()
+        self._ask("looking for places worth a look", "review:find_places")
 
     def count(self) -> None:
         """Count what was done so far, in a child process."""
+        self._ask("counting what was reviewed", "review_statistics:statistics")
+
+    def _ask(self, title: str, workflow: str) -> None:
         if (session := self._desk.session) is not None and not self.relay.busy:
             self._desk.save()
             self._asked = session
-            workflow = "napari_memseg.workflows.review_statistics:statistics"
-            self.relay.start("counting what was reviewed", workflow, session.path)
+            self.relay.start(title, f"napari_memseg.workflows.{workflow}", session.path)
             self.changed.emit()
 
     def _on_end(self, outcome: Outcome) -> None:
@@ -286,13 +283,9 @@ class Reviewing(QObject):
             self._layer = None
 
     def _new_frame(self, session: Session) -> Shapes:
-        layers = self._desk.viewer.layers
-        active = layers.selection.active
         layer = Shapes(name=LAYER, ndim=3, **grid(session))
         layer.editable = False
-        layers.append(layer)
-        if active is not None and active in layers:
-            layers.selection.active = active
+        insert(self._desk.viewer.layers, layer)
         return layer
 
     def _remove_frame(self) -> None:

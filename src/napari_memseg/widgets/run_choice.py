@@ -20,7 +20,7 @@ from napari_memseg.annotation.runs import Run, RunLabels
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
 from napari_memseg.widgets.desk import Desk
-from napari_memseg.widgets.layers import TRANSPARENT, grid
+from napari_memseg.widgets.layers import TRANSPARENT, grid, insert
 from napari_memseg.widgets.parts import Choice, Hint, column, form
 
 if TYPE_CHECKING:
@@ -98,13 +98,8 @@ class RunChoice(QWidget):
         runs = {run.id: RunLabels(run, session.shape, session.classes) for run in session.runs()}
         levels = Difference(runs[shown], runs[other]).levels
         self._layer = _layer(session, levels)
-        layers = self._desk.viewer.layers
-        active, above = layers.selection.active, self._desk.shown and self._desk.shown.corrections
-        layers.insert(
-            len(layers) if above is None or above not in layers else layers.index(above), self._layer
-        )
-        if active is not None:
-            layers.selection.active = active
+        above = self._desk.shown.corrections if self._desk.shown is not None else None
+        insert(self._desk.viewer.layers, self._layer, below=above)
         self.legend.say(LEGEND)
 
     def _remove(self) -> None:

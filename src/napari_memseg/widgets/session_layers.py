@@ -5,8 +5,6 @@ A deleted layer takes nothing with it: strokes are on the disk, and a run goes o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from napari import Viewer
@@ -132,7 +130,7 @@ class SessionLayers(QObject):
         layer = make.image_layer(self._session.image, **kept)
         place = 0 if old is None or old not in self._viewer.layers else self._viewer.layers.index(old)
         self.image = layer
-        with self._same_layer_active():
+        with make.same_active(self._viewer.layers):
             self._viewer.layers.insert(place, layer)
             self._remove(old)
         self.changed.emit()
@@ -150,20 +148,8 @@ class SessionLayers(QObject):
         self.deleteLater()
 
     def _add(self, layer: Any, below: Layer | None = None) -> Any:
-        layers = self._viewer.layers
-        place = len(layers) if below is None or below not in layers else layers.index(below)
-        with self._same_layer_active():
-            layers.insert(place, layer)
+        make.insert(self._viewer.layers, layer, below)
         return layer
-
-    @contextmanager
-    def _same_layer_active(self) -> Iterator[None]:
-        """Leave the chosen layer chosen, though napari chooses what is inserted: somebody may be painting."""
-        layers = self._viewer.layers
-        active = layers.selection.active
-        yield
-        if active is not None and active in layers:
-            layers.selection.active = active
 
     def _remove(self, layer: Layer | None) -> None:
         if layer is not None and layer in self._viewer.layers:
