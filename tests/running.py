@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import zarr
 
 import toys
+from napari_memseg.annotation.session import Session
+from napari_memseg.geometry import Box
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.plan import Plan
+from napari_memseg.io.formats import open_volume
 from napari_memseg.io.volume import Volume
 from napari_memseg.models.checkpoint import Card, save_checkpoint
+from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
+from napari_memseg.workflows.segment import segment_session
 
 UNIT_WINDOW = Window(0.0, 1.0, "float32")
 
@@ -87,3 +93,18 @@ def stored_bytes(plan: Plan) -> dict[str, bytes]:
         for path in files
         if ".sqlite" not in path.name and path.name != "run.json"
     }
+
+
+def session_of_two_runs(folder: Path, shape: tuple[int, int, int], changed: Box) -> Session:
+    """Begin a session with two runs by thresholds; grey values lie between both in a box."""
+    grey = np.full(shape, 0.1, np.float32)
+    grey[:, :, shape[2] // 2 :] = 0.9
+    grey[changed.slices] = 0.5
+    tifffile.imwrite(folder / "image.tif", grey, photometric="minisblack")
+    classes = ClassTable.from_ids(toys.null().classes.ids[1:])
+    session = Session.create(folder / "session", open_volume(folder / "image.tif"), classes)
+    for threshold in (0.6, 0.3):
+        model = checkpoint_of(toys.null(threshold=threshold), folder)
+        config = SegmentConfig(chunk=16, tile=(32, 32, 32), device="cpu", confidence=True)
+        list(segment_session(session.path, model, config))
+    return session

@@ -494,7 +494,7 @@ def test_a_class_that_needs_wider_numbers_keeps_all_strokes_and_paints_on(until,
 def test_the_result_agrees_with_every_stroke_at_every_level(until, open_dock, new_session, write_scan, level):
     viewer, dock = open_dock(new_session(write_scan(shape=(140, 140, 140))))
     viewer.dims.set_current_step(0, 70)  # a slice that the coarse level has too
-    viewer.scene.camera.center, viewer.scene.camera.zoom = (70, 70), 1.5 / 3**level
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (70, 70), 1.5 / 4**level
     QApplication.processEvents()  # draws, and only then are places on the canvas what they are seen to be
     result = dock.desk.shown.result
     until(lambda: result.data_level == level and shows_the_truth(dock))

@@ -11,12 +11,10 @@ import toys
 from napari_memseg.annotation.review import Review, reviews_in
 from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Box
-from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.workflows import child_process
-from napari_memseg.workflows.segment import segment_session
-from running import checkpoint_of
+from running import session_of_two_runs
 from widgets.hands import click, close, line, press, stroke
 from widgets.test_road import open_viewer, until
 
@@ -28,16 +26,8 @@ SHAPE = (40, 48, 80)
 def session(tmp_path):
     """A session with two runs that differ in a box."""
     toys.register()
-    grey = np.full(SHAPE, 0.1, np.float32)
-    grey[:, :, 40:], grey[5:35, 5:40, 20:60] = 0.9, 0.5
-    tifffile.imwrite(tmp_path / "image.tif", grey, photometric="minisblack")
-    classes = ClassTable.from_ids(toys.null().classes.ids[1:])
-    with Session.create(tmp_path / "session", open_volume(tmp_path / "image.tif"), classes) as opened:
-        for threshold in (0.6, 0.3):
-            model = checkpoint_of(toys.null(threshold=threshold), tmp_path)
-            config = SegmentConfig(chunk=16, tile=(32, 32, 32), device="cpu", confidence=True)
-            list(segment_session(opened.path, model, config))
-    return tmp_path / "session"
+    with session_of_two_runs(tmp_path, SHAPE, Box((5, 5, 20), (35, 40, 60))) as opened:
+        return opened.path
 
 
 def test_from_place_to_place(qtbot, make_napari_viewer, session):

@@ -12,15 +12,13 @@ from napari_memseg.annotation.review import ACCEPTED, SKIPPED, Review, reviews_i
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import Cancelled, InputError, SessionError
 from napari_memseg.geometry import Box
-from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.inference.control import Control
 from napari_memseg.io.formats import open_volume
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.workflows import review
 from napari_memseg.workflows.review import find_places
 from napari_memseg.workflows.review_statistics import minutes_of, statistics
-from napari_memseg.workflows.segment import segment_session
-from running import checkpoint_of
+from running import session_of_two_runs
 
 SHAPE = (40, 48, 80)
 CHANGED = Box((5, 5, 20), (35, 40, 60))
@@ -35,16 +33,7 @@ def _register():
 @pytest.fixture
 def session(tmp_path):
     """A session with two runs that differ in a box, and one stroke in it."""
-    grey = np.full(SHAPE, 0.1, np.float32)
-    grey[:, :, 40:] = 0.9
-    grey[CHANGED.slices] = 0.5
-    tifffile.imwrite(tmp_path / "image.tif", grey, photometric="minisblack")
-    classes = ClassTable.from_ids(toys.null().classes.ids[1:])
-    with Session.create(tmp_path / "session", open_volume(tmp_path / "image.tif"), classes) as opened:
-        for threshold in (0.6, 0.3):
-            model = checkpoint_of(toys.null(threshold=threshold), tmp_path)
-            config = SegmentConfig(chunk=16, tile=(32, 32, 32), device="cpu", confidence=True)
-            list(segment_session(opened.path, model, config))
+    with session_of_two_runs(tmp_path, SHAPE, CHANGED) as opened:
         yield opened
 
 
