@@ -326,7 +326,8 @@ def second(qapp):
 
 
 def test_another_canvas_reads_its_slices_in_a_thread_of_its_own(second, qtbot):
-    canvas, threads = second(), []
+    canvas, threads, told = second(), [], []
+    canvas.viewer._layer_slicer.events.ready.connect(lambda: told.append(current_thread()))
 
     class Noted(Lazy):
         def __getitem__(self, index):
@@ -339,6 +340,7 @@ def test_another_canvas_reads_its_slices_in_a_thread_of_its_own(second, qtbot):
     read_again(layer)
     qtbot.waitUntil(lambda: bool(threads) and layer.loaded)
     assert main_thread() not in threads
+    assert set(told) == {main_thread()}, "Qt objects are made, connected and let go of there alone"
     assert np.array_equal(layer._slice.image.raw, expected_plane(layer, *shown_box(layer)))
 
 

@@ -20,6 +20,7 @@ from napari.qt import QtViewer
 from napari.utils.events import EventEmitter
 from numpy.typing import NDArray
 from qtpy.compat import isalive
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMainWindow, QWidget
 from vispy.scene.visuals import Line  # type: ignore[import-untyped]
 
@@ -139,6 +140,7 @@ class _Reader(ThreadPoolExecutor):
     """The thread that reads slices; what goes wrong once nobody waits for them is nobody's concern."""
 
     ended = False
+    delivery: _Delivery
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self.ended:
@@ -156,12 +158,40 @@ class _Reader(ThreadPoolExecutor):
             raise
 
 
+class _Delivery(QObject):
+    """Carries slices from the thread that read them to the one that shows them."""
+
+    read = Signal(object)
+
+    def __init__(self, ready: EventEmitter) -> None:
+        super().__init__()
+        self._ready = ready
+        self.read.connect(self._tell)
+
+    def _tell(self, result: Any) -> None:
+        self._ready(value=result)
+
+
 def slice_in_thread(viewer: ViewerModel) -> None:
-    """Let a thread read what a viewer shows, whatever the Preferences say: its slices may take seconds."""
+    """Let a thread read what a viewer shows, whatever the Preferences say: its slices may take seconds.
+
+    napari would tell its canvas from that thread, by a QObject that is made, connected and disconnected
+    there; with PySide6 that waits for ever, now and then, for a lock of the main thread. A signal of an
+    object of the main thread crosses over instead.
+    """
     slicer = viewer._layer_slicer
     slicer._executor.shutdown()
-    slicer._executor = _Reader(1, thread_name_prefix="memseg-slice")
+    slicer._executor = reader = _Reader(1, thread_name_prefix="memseg-slice")
     slicer._force_sync = False
+    reader.delivery = _Delivery(slicer.events.ready)
+
+    def read(requests: dict[Any, Callable[[], Any]]) -> dict[Any, Any]:
+        result = {layer: request() for layer, request in requests.items()}
+        if not reader.ended:
+            reader.delivery.read.emit(result)
+        return result
+
+    slicer._slice_layers = read
 
 
 def stop_slicing(viewer: ViewerModel) -> None:
