@@ -21,7 +21,7 @@ from scipy.ndimage import distance_transform_edt
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # hands
 
 from napari_memseg.geometry import Box
-from widgets.hands import LEFT, canvas, press, stroke
+from widgets.hands import LEFT, canvas, move, press, stroke
 
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 PATIENCE_SECONDS = 240.0
@@ -116,7 +116,7 @@ class Person:
         """Hold Shift and click on a voxel: the orthogonal views go there."""
         place, widget = self._place(z, y, x), canvas(self.viewer)
         pixel = QPoint(round(place[0] * widget.width()), round(place[1] * widget.height()))
-        QTest.mouseMove(widget, pixel)
+        move(widget, pixel)
         QTest.mouseClick(widget, LEFT, SHIFT, pixel)
 
     def thickest(self, *slices: int) -> tuple[int, int]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QApplication, QDialog, QDialogButtonBox, QTableWidget, QWidget
 
 LEFT = Qt.MouseButton.LeftButton
 NONE = Qt.KeyboardModifier.NoModifier
+PACE_MS = 12
+"""Between two moves of the mouse: napari holds back those within 5, vispy passes over those within 10."""
 READER = "Memory-efficient segmentation"
 
 
@@ -105,11 +107,25 @@ def stroke(viewer: Viewer, points: Sequence[tuple[float, float]]) -> None:
 def button_down(viewer: Viewer, points: Sequence[tuple[float, float]]) -> None:
     """Press the left button at the first point and drag, without letting go."""
     widget, (first, *others) = canvas(viewer), [_pixel(viewer, point) for point in points]
-    QTest.mouseMove(widget, first)
+    move(widget, first)
     QTest.mousePress(widget, LEFT, NONE, first)
     for place in others:
-        QTest.mouseMove(widget, place)
-        QApplication.processEvents()
+        move(widget, place, LEFT)
+
+
+def move(widget: QWidget, place: QPoint, buttons: Qt.MouseButton = Qt.MouseButton.NoButton) -> None:
+    """Move the mouse over a widget to a pixel of it, with these buttons held down.
+
+    The widget is told by Qt alone: a pointer of the display would tell it when it likes, or another window.
+    Moves that follow each other within some milliseconds are passed over by vispy and held back by napari;
+    no hand is so quick, and this one is not either.
+    """
+    where = QPointF(place)
+    nothing = Qt.MouseButton.NoButton
+    event = QMouseEvent(QEvent.Type.MouseMove, where, widget.mapToGlobal(where), nothing, buttons, NONE)
+    QApplication.sendEvent(widget, event)
+    QTest.qWait(PACE_MS)
+    QApplication.processEvents()
 
 
 def button_up(viewer: Viewer, point: tuple[float, float]) -> None:

@@ -19,7 +19,7 @@ from qtpy.QtCore import QPoint
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from widgets.hands import LEFT, NONE, canvas, line, stroke
+from widgets.hands import LEFT, NONE, canvas, line, move, stroke
 
 
 def acknowledge(session, out: Path) -> None:
@@ -45,7 +45,7 @@ def main(folder: Path, strokes: int, out: Path) -> None:
     widget = canvas(viewer)
     beside = QPoint(round(0.72 * widget.width()), widget.height() // 2)  # where nothing is painted yet
     QTest.mousePress(widget, LEFT, NONE, beside)
-    QTest.mouseMove(widget, beside + QPoint(0, 40))
+    move(widget, beside + QPoint(0, 40), LEFT)
     QApplication.processEvents()
     assert session.overlay._open is not None
     faulthandler._sigsegv()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_memseg.geometry import Box
 from widgets.hands import close, line, stroke
 from widgets.test_review_page import session
 from widgets.test_road import open_viewer
@@ -11,6 +12,7 @@ from widgets.test_tools import shows_opinions
 
 pytestmark = pytest.mark.qt
 __all__ = ["session"]
+WHOLE = Box.whole((40, 48, 56))
 FOREGROUND = 1
 """Row of the table."""
 
@@ -58,4 +60,41 @@ def test_a_stroke_over_a_locked_class_is_seen_to_change_nothing(open_dock, folde
     stroke(viewer, across)
     assert (np.asarray(overlay)[painted] == 1).all()
     until(lambda: shows_opinions(dock))
+    close(viewer)
+
+
+def items(menu):
+    return {action.text(): action for action in menu.actions()}
+
+
+def test_classes_are_merged_taken_apart_and_split_by_the_menu_of_a_row(open_dock, folder, until):
+    viewer, dock = open_dock(folder)
+    desk, table = dock.desk, dock.annotate.classes
+    desk.add_class(2, "marrow")
+    desk.choose(2)
+    stroke(viewer, line(0.4, 0.5, 0.6, 0.5))
+    marrow = desk.session.classes.classes[2]
+    items(items(table.menu_of(marrow))["Merge into"].menu())["bone"].trigger()
+    assert [table.item(row, 1).text() for row in range(table.rowCount())] == ["background", "bone"]
+    corrections = desk.shown.corrections
+    assert tuple(corrections.get_color(2)) == tuple(corrections.get_color(1))
+    assert corrections.selected_label == 1
+    assert (desk.shown.levels[0].read(WHOLE) == 1).any()
+    until(lambda: desk.counting.voxels[1] > 0)
+
+    bone = desk.session.classes.classes[1]
+    items(table.menu_of(bone))["Take marrow out again"].trigger()
+    assert table.rowCount() == 3
+    assert (desk.shown.levels[0].read(WHOLE) == 2).any()
+    items(table.menu_of(bone))["Split: give objects of it a new class"].trigger()
+    assert table.item(3, 1).text() == "bone 2"
+    assert corrections.selected_label == 3
+    close(viewer)
+
+
+def test_background_is_not_merged_and_a_session_that_is_read_changes_nothing(open_dock, folder):
+    viewer, dock = open_dock(folder)
+    table, classes = dock.annotate.classes, dock.desk.session.classes
+    assert not items(table.menu_of(classes.classes[0]))["Merge into"].isEnabled()
+    assert items(table.menu_of(classes.classes[1]))["Merge into"].isEnabled()
     close(viewer)

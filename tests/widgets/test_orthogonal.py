@@ -6,8 +6,7 @@ import weakref
 import numpy as np
 import pytest
 from napari.qt import QtViewer
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget
 
@@ -16,7 +15,7 @@ from napari_memseg.geometry import Box
 from napari_memseg.widgets import orthogonal_plane
 from napari_memseg.widgets.napari_compat import canvas_of, main_window, picture_of
 from napari_memseg.widgets.orthogonal import OrthogonalViews, toggle
-from widgets.hands import LEFT, NONE, close
+from widgets.hands import LEFT, NONE, close, move
 
 pytestmark = pytest.mark.qt
 
@@ -67,7 +66,7 @@ def drag(canvas, places, modifiers=NONE):
     widget, (first, *others) = picture_of(canvas), [pixel(canvas, place) for place in places]
     QTest.mousePress(widget, LEFT, modifiers, first)
     for place in others:
-        QTest.mouseMove(widget, place)
+        move(widget, place, LEFT)
         QApplication.processEvents()
     QTest.mouseRelease(widget, LEFT, modifiers, (others or [first])[-1])
     QApplication.processEvents()
@@ -75,10 +74,7 @@ def drag(canvas, places, modifiers=NONE):
 
 def hover(canvas, place):
     """Move the mouse over a place with no button pressed."""
-    widget, where = picture_of(canvas), QPointF(pixel(canvas, place))
-    none = Qt.MouseButton.NoButton
-    move = QMouseEvent(QEvent.Type.MouseMove, where, widget.mapToGlobal(where), none, none, NONE)
-    QApplication.sendEvent(widget, move)
+    move(picture_of(canvas), pixel(canvas, place))
 
 
 def test_the_planes_show_the_two_other_axes(open_planes):

@@ -12,6 +12,7 @@ from napari_memseg.annotation.review import Review, reviews_in
 from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
+from napari_memseg.models import registry
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.workflows import child_process
 from running import session_of_two_runs
@@ -23,8 +24,9 @@ SHAPE = (40, 48, 80)
 
 
 @pytest.fixture
-def session(tmp_path):
-    """A session with two runs that differ in a box."""
+def session(tmp_path, monkeypatch):
+    """A session with two runs that differ in a box; its network is known until the test ends."""
+    monkeypatch.setattr(registry, "_REGISTERED", {})
     toys.register()
     with session_of_two_runs(tmp_path, SHAPE, Box((5, 5, 20), (35, 40, 60))) as opened:
         return opened.path

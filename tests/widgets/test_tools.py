@@ -14,7 +14,7 @@ from napari_memseg.errors import ClassTableError
 from napari_memseg.geometry import Box
 from napari_memseg.widgets import keys, painting, tooling, tools
 from napari_memseg.widgets.napari_compat import shown_box
-from widgets.hands import LEFT, NONE, _pixel, canvas, click, close, line, press, stroke
+from widgets.hands import LEFT, NONE, _pixel, canvas, click, close, line, move, press, stroke
 
 pytestmark = pytest.mark.qt
 
@@ -66,8 +66,8 @@ def held_up(monkeypatch):
 
 def point(viewer, place=MIDDLE):
     """Move the mouse over the picture."""
-    QTest.mouseMove(canvas(viewer), _pixel(viewer, (place[0] - 0.01, place[1])))
-    QTest.mouseMove(canvas(viewer), _pixel(viewer, place))
+    move(canvas(viewer), _pixel(viewer, (place[0] - 0.01, place[1])))
+    move(canvas(viewer), _pixel(viewer, place))
     QApplication.processEvents()
 
 
@@ -269,7 +269,7 @@ def test_a_button_of_a_tool_that_points_waits_for_a_click_that_does_not_paint(op
     dock.desk.session.overlay.fill(where, BONE)
     click(dock.correct.tools.buttons["object"])
     assert "click on the place" in dock.correct.tools.status.text()
-    QTest.mouseMove(canvas(viewer), _pixel(viewer, MIDDLE))
+    move(canvas(viewer), _pixel(viewer, MIDDLE))
     QTest.mouseClick(canvas(viewer), LEFT, NONE, _pixel(viewer, MIDDLE))
     until(lambda: (opinions(dock)[where.slices] == MARROW).all())
     assert np.count_nonzero(opinions(dock)) == where.size

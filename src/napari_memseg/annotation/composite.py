@@ -103,6 +103,7 @@ class Composite(ReadByBox):
         finest = box.refine(self._factor).clip(self.overlay.shape)
         out = self.overlay.read(finest, zyx(s * f for s, f in zip(stride, self._factor, strict=True)))
         silent = out == 0
+        out = self.classes.resolve(out, opinions=True)
         out[out == self.classes.background_opinion] = 0
         if silent.any():
             out[silent] = self._predicted(box, stride)[silent]

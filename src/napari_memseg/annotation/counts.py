@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_memseg.annotation.cells import SparseCells
     from napari_memseg.geometry import Zyx
+    from napari_memseg.models.classes import ClassTable
 
 
 class ClassCounts:
@@ -55,6 +56,10 @@ class ClassCounts:
             self._total.subtract(self._of.get(key, {}))
             self._total.update(found)
             self._of[key] = found
+
+    def by_class(self, classes: ClassTable) -> dict[int, int]:
+        """Return how many voxels were painted of each class, by id, with what was merged into it."""
+        return {c.id: sum(self[value] for value in classes.opinions(c.id)) for c in classes}
 
     def __getitem__(self, value: int) -> int:
         """Return how many voxels hold a value: a class id, or the background opinion."""

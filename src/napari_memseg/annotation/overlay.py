@@ -120,7 +120,7 @@ class Overlay(DirtyCells):
     def set_classes(self, classes: ClassTable) -> None:
         """Take another class table of the same dtype: what may be painted from now on."""
         self.classes = classes
-        self._allowed = np.array([*classes.ids, classes.background_opinion], self.dtype)
+        self._allowed = np.array([*classes.known_ids, classes.background_opinion], self.dtype)
 
     # Painting
 

@@ -198,7 +198,7 @@ class SessionRecord:
         ClassTableError
             If the id has a meaning already, which it keeps for ever.
         """
-        if class_id in self.classes.ids:
+        if class_id in self.classes.known_ids:
             raise ClassTableError(
                 f"Class {class_id} exists already. An id keeps its meaning: use another, or rename the class."
             )
@@ -207,7 +207,7 @@ class SessionRecord:
         free = [c for c in PALETTE if c not in taken] or [PALETTE[len(self.classes) % len(PALETTE)]]
         new = LabelClass(class_id, name, color or free[0])
         rising = sorted((*self.classes, new), key=lambda c: c.id)
-        return replace(self, classes=ClassTable(tuple(rising)))
+        return replace(self, classes=replace(self.classes, classes=tuple(rising)))
 
     def with_class_renamed(self, class_id: int, name: str, color: str | None = None) -> SessionRecord:
         """Return the record with another name, and perhaps colour, for a class.
@@ -221,7 +221,41 @@ class SessionRecord:
             raise ClassTableError(f"There is no class {class_id}. There are: {list(self.classes.ids)}.")
         _check_name(name)
         rows = (LabelClass(c.id, name, color or c.color) if c.id == class_id else c for c in self.classes)
-        return replace(self, classes=ClassTable(tuple(rows)))
+        return replace(self, classes=replace(self.classes, classes=tuple(rows)))
+
+    def with_class_merged(self, class_id: int, into: int) -> SessionRecord:
+        """Return the record in which a class, and what was merged into it, counts as another one.
+
+        Raises
+        ------
+        ClassTableError
+            If one of them is no class, or both are the same, or the first is background.
+        """
+        own = {c.id: c for c in self.classes}
+        if class_id not in own or into not in own or class_id in (0, into):
+            raise ClassTableError(
+                f"Class {class_id} cannot be merged into {into}. Choose two of the classes {list(own)}; "
+                "background can only be the second."
+            )
+        moved = [own.pop(class_id), *(c for c in self.classes.merged if c.merged_into == class_id)]
+        others = (c for c in self.classes.merged if c.merged_into != class_id)
+        merged = (*others, *(replace(c, merged_into=into) for c in moved))
+        return replace(self, classes=ClassTable(tuple(own.values()), merged))
+
+    def with_class_apart(self, class_id: int) -> SessionRecord:
+        """Return the record in which a merged class is one of its own again.
+
+        Raises
+        ------
+        ClassTableError
+            If it was not merged.
+        """
+        merged = {c.id: c for c in self.classes.merged}
+        if class_id not in merged:
+            raise ClassTableError(f"Class {class_id} is not merged. Merged are: {list(merged) or 'none'}.")
+        again = replace(merged.pop(class_id), merged_into=None)
+        rising = sorted((*self.classes, again), key=lambda c: c.id)
+        return replace(self, classes=ClassTable(tuple(rising), tuple(merged.values())))
 
 
 def _check_name(name: str) -> None:

@@ -193,7 +193,7 @@ class RunLabels:
         self._levels: dict[int, zarr.Array[Any]] = {}
 
     def read(self, box: Box, stride: Zyx = (1, 1, 1), level: int = 0) -> NDArray[Any]:
-        """Return class ids, ``not_predicted`` where the run has not been.
+        """Return class ids, ``not_predicted`` where the run has not been; merged classes are resolved.
 
         Parameters
         ----------
@@ -237,8 +237,7 @@ class RunLabels:
             )
 
     def _in_session(self, values: NDArray[Any]) -> NDArray[Any]:
-        if values.dtype == self.classes.dtype:
-            return values
-        wide = values.astype(self.classes.dtype)
-        wide[values == np.iinfo(values.dtype).max] = self.classes.not_predicted
-        return wide
+        wide = values.astype(self.classes.dtype, copy=False)
+        if wide.dtype != values.dtype:
+            wide[values == np.iinfo(values.dtype).max] = self.classes.not_predicted
+        return self.classes.resolve(wide)

@@ -452,6 +452,28 @@ class Session:
         """
         self._set_classes(self._record.with_class_renamed(class_id, name, color))
 
+    def merge_class(self, class_id: int, into: int) -> None:
+        """Count a class as another one from now on, wherever it was painted or predicted.
+
+        Nothing that was painted or predicted is changed, so that ``part_class`` takes it back.
+
+        Raises
+        ------
+        ClassTableError
+            If one of them is no class.
+        """
+        self._set_classes(self._record.with_class_merged(class_id, into))
+
+    def part_class(self, class_id: int) -> None:
+        """Make a merged class one of its own again, with all that was painted and predicted of it.
+
+        Raises
+        ------
+        ClassTableError
+            If it was not merged.
+        """
+        self._set_classes(self._record.with_class_apart(class_id))
+
     def _set_classes(self, record: SessionRecord) -> None:
         self.overlay.settle()
         try:

@@ -106,6 +106,7 @@ class Snapshot:
         """
         out = self.overlay.read(box)
         silent = out == 0
+        out = self.classes.resolve(out, opinions=True)
         out[silent] = self.unlabelled
         out[out == self.classes.background_opinion] = 0
         for checked, shown in reversed(self._checked):

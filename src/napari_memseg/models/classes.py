@@ -12,7 +12,7 @@ and two values of the dtype are never a class::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -50,19 +50,33 @@ class LabelClass:
     id: int
     name: str
     color: str
+    merged_into: int | None = None
+    """The class that it counts as; None for a class of its own."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
     """The classes of a segmentation, background (id 0) first, ids rising.
 
+    A class that was merged into another is no class any more, but its id keeps a meaning: labels that
+    hold it, painted or predicted before, are read as the other class by ``resolve``.
+
+    Parameters
+    ----------
+    classes : tuple of LabelClass
+        What is told apart.
+    merged : tuple of LabelClass
+        Those with a ``merged_into``, which is the id of one of ``classes``.
+
     Raises
     ------
     ClassTableError
-        If background is missing, or an id is negative, repeated or out of order.
+        If background is missing, an id is negative, repeated or out of order, or one is merged into
+        what is no class.
     """
 
     classes: tuple[LabelClass, ...]
+    merged: tuple[LabelClass, ...] = ()
 
     def __post_init__(self) -> None:
         ids = list(self.ids)
@@ -71,8 +85,12 @@ class ClassTable:
                 f"A class table needs background (id 0) first and rising ids, got {ids}. "
                 "Use ClassTable.from_ids, which puts them in order."
             )
-        if ids[-1] > np.iinfo(np.uint32).max - 2:
-            raise ClassTableError(f"Class id {ids[-1]} does not fit 32 bits. Renumber the labels.")
+        lost = [c.id for c in self.merged if c.merged_into not in ids or c.id in ids]
+        if lost:
+            raise ClassTableError(f"Classes {lost} are merged into none of the classes {ids}.")
+        highest = max(self.known_ids)
+        if highest > np.iinfo(np.uint32).max - 2:
+            raise ClassTableError(f"Class id {highest} does not fit 32 bits. Renumber the labels.")
 
     @classmethod
     def from_ids(cls, ids: Iterable[int], names: dict[int, str] | None = None) -> ClassTable:
@@ -92,25 +110,53 @@ class ClassTable:
     def from_json(cls, rows: list[dict[str, Any]]) -> ClassTable:
         """Read what ``to_json`` wrote."""
         try:
-            return cls(tuple(LabelClass(int(r["id"]), str(r["name"]), str(r["color"])) for r in rows))
-        except (KeyError, TypeError, ValueError) as error:
+            found = [_from_row(row) for row in rows]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ClassTableError(
                 f"Not a class table: {rows!r:.200}. Expected rows of id, name, color."
             ) from error
+        own, merged = (tuple(c for c in found if (c.merged_into is None) == alone) for alone in (True, False))
+        return cls(own, merged)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return plain rows of id, name and color."""
-        return [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes]
+        """Return plain rows of id, name and color, and of merged classes ``merged_into``."""
+        return [_to_row(c) for c in (*self.classes, *self.merged)]
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids in the order in which a network counts them."""
         return tuple(c.id for c in self.classes)
 
+    @property
+    def known_ids(self) -> tuple[int, ...]:
+        """Ids that have a meaning, those of merged classes last."""
+        return (*self.ids, *(c.id for c in self.merged))
+
+    def opinions(self, class_id: int) -> frozenset[int]:
+        """Return what corrections hold where somebody painted a class, or one that was merged into it."""
+        merged = (c.id for c in self.merged if c.merged_into == class_id)
+        return frozenset([class_id or self.background_opinion, *merged])
+
+    def resolve(self, labels: NDArray[Any], *, opinions: bool = False) -> NDArray[Any]:
+        """Return labels in which merged classes are what they were merged into.
+
+        Parameters
+        ----------
+        labels : array
+            Ids; it is returned itself where no class was merged.
+        opinions : bool
+            Whether they are corrections, in which background has a value of its own.
+        """
+        background = self.background_opinion if opinions else 0
+        out = labels
+        for one in self.merged:
+            out = np.where(labels == one.id, labels.dtype.type(one.merged_into or background), out)
+        return out
+
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned dtype that holds all ids and the two reserved values."""
-        highest = self.ids[-1] + 2
+        """The smallest unsigned dtype that holds all known ids and the two reserved values."""
+        highest = max(self.known_ids) + 2
         return np.dtype(next(t for t in (np.uint8, np.uint16, np.uint32) if highest <= np.iinfo(t).max))
 
     @property
@@ -136,3 +182,14 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+def _from_row(row: dict[str, Any]) -> LabelClass:
+    one = LabelClass(int(row["id"]), str(row["name"]), str(row["color"]))
+    into = row.get("merged_into")
+    return one if into is None else replace(one, merged_into=int(into))
+
+
+def _to_row(one: LabelClass) -> dict[str, Any]:
+    row = {"id": one.id, "name": one.name, "color": one.color}
+    return row if one.merged_into is None else {**row, "merged_into": one.merged_into}

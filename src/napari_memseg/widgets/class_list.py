@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QTableWidget, QTableWidgetItem
+from collections.abc import Callable
+from itertools import count
+
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QAction, QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QColorDialog,
+    QHeaderView,
+    QMenu,
+    QTableWidget,
+    QTableWidgetItem,
+)
 
 from napari_memseg.errors import MemsegError
-from napari_memseg.models.classes import LabelClass
+from napari_memseg.models.classes import ClassTable, LabelClass
 from napari_memseg.widgets.desk import Desk
-from napari_memseg.widgets.keys import class_key, shown
+from napari_memseg.widgets.keys import TOOL_KEYS, class_key, shown
 from napari_memseg.widgets.layers import BACKGROUND_TINT, value_of
 
 COLOR, NAME, ID, KEY, PAINTED, SEEN, LOCKED = range(7)
@@ -39,7 +49,12 @@ class ClassList(QTableWidget):
                 QHeaderView.ResizeMode.Stretch if column == NAME else QHeaderView.ResizeMode.ResizeToContents
             )
             self.horizontalHeader().setSectionResizeMode(column, stretch)
-        self.setToolTip("Click to paint with a class; double-click to change its name or colour")
+        self.setToolTip(
+            "Click to paint with a class; double-click to change its name or colour; right-click to merge "
+            "or split classes"
+        )
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.customContextMenuRequested.connect(self._on_right_click)
         self.cellClicked.connect(self._on_click)
         self.cellDoubleClicked.connect(self._on_double_click)
         self.itemChanged.connect(self._on_edit)
@@ -87,7 +102,7 @@ class ClassList(QTableWidget):
         """Say whether a class is shown, and whether it is locked."""
         session, layers = self._desk.session, self._desk.shown
         hidden = layers is not None and one.id in layers.hidden
-        held = session is not None and value_of(session.classes, one.id) in session.overlay.locked
+        held = session is not None and session.classes.opinions(one.id) <= session.overlay.locked
         seen.setCheckState(Qt.CheckState.Unchecked if hidden else Qt.CheckState.Checked)
         locked.setCheckState(Qt.CheckState.Checked if held else Qt.CheckState.Unchecked)
 
@@ -138,12 +153,71 @@ class ClassList(QTableWidget):
         elif item.column() == NAME and item.text() != one.name:
             self._rename(one, item.text(), one.color)
 
+    def _on_right_click(self, place: QPoint) -> None:
+        one = self._class(self.rowAt(place.y()))
+        if one is not None:
+            self.menu_of(one).popup(self.viewport().mapToGlobal(place))
+
+    def menu_of(self, one: LabelClass) -> QMenu:
+        """Return a menu of what can be done with a class as a whole."""
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        menu.aboutToHide.connect(menu.deleteLater)
+        classes = self._desk.session.classes if self._desk.session else None
+        if classes is None:
+            return menu
+        into = menu.addMenu("Merge into")
+        into.setToolTip("Count it as another class, wherever it was painted or predicted; can be taken back")
+        for other in classes:
+            if other.id != one.id:
+                self._offer(into, other.name, self._desk.merge_class, one.id, other.id)
+        for merged in (c for c in classes.merged if c.merged_into == one.id):
+            self._offer(menu, f"Take {merged.name} out again", self._desk.part_class, merged.id)
+        split = self._offer(menu, "Split: give objects of it a new class", self._split, one.id)
+        into.setEnabled(bool(one.id) and not self._read_only)
+        split.setEnabled(bool(one.id) and not self._read_only)
+        return menu
+
+    @property
+    def _read_only(self) -> bool:
+        return self._desk.session is None or self._desk.session.read_only
+
+    def _split(self, class_id: int) -> None:
+        """Add a class beside another one, take its brush, and say how objects come to it."""
+        session = self._desk.session
+        if session is None:
+            return
+        number, (old, new) = max(session.classes.known_ids) + 1, names_of_split(session.classes, class_id)
+        self._desk.add_class(number, new)
+        self._desk.choose(number)
+        show_info(f"Point at an object of {old} that is {new}, and press {shown(TOOL_KEYS['object'])}.")
+
+    def _offer(self, menu: QMenu, text: str, change: Callable[..., None], *ids: int) -> QAction:
+        """Add to a menu what changes classes."""
+        action = menu.addAction(text)
+        action.setEnabled(not self._read_only)
+        action.triggered.connect(lambda *_: self._do(change, *ids))
+        return action
+
+    def _do(self, change: Callable[..., None], *ids: int) -> None:
+        try:
+            change(*ids)
+        except MemsegError as error:
+            show_error(str(error))
+
     def _rename(self, one: LabelClass, name: str, color: str) -> None:
         try:
             self._desk.rename_class(one.id, name, color)
         except MemsegError as error:
             show_error(str(error))
         self.fill()
+
+
+def names_of_split(classes: ClassTable, class_id: int) -> tuple[str, str]:
+    """Return the name of a class, and one for what is split off it: the same with the first free number."""
+    (old,) = (c.name for c in classes if c.id == class_id)
+    taken = {c.name for c in (*classes, *classes.merged)}
+    return old, next(name for n in count(2) if (name := f"{old} {n}") not in taken)
 
 
 def _swatch(color: str) -> QIcon:

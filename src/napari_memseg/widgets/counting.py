@@ -9,7 +9,6 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_memseg.annotation.counts import ClassCounts
 from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Box
-from napari_memseg.widgets.layers import value_of
 
 INTERVAL_MS = 500
 """Time between two counts."""
@@ -61,8 +60,7 @@ class Counting(QObject):
         for box in boxes:
             self._counts.recount(box, stop=lambda: self._ended)
         if not self._ended:
-            classes = self._session.classes
-            self.counted.emit({c.id: self._counts[value_of(classes, c.id)] for c in classes})
+            self.counted.emit(self._counts.by_class(self._session.classes))
 
     def _keep(self, voxels: dict[int, int]) -> None:
         self.voxels, self.known = voxels, True

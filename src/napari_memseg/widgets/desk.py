@@ -281,6 +281,29 @@ class Desk(QObject):
             self.session.rename_class(class_id, name, color)
             self._on_classes()
 
+    def merge_class(self, class_id: int, into: int) -> None:
+        """Count a class as another one, and take the brush of that."""
+        if self.session is not None:
+            self.lock_class(class_id, False)
+            self.session.merge_class(class_id, into)
+            self._on_merged(into)
+
+    def part_class(self, class_id: int) -> None:
+        """Make a merged class one of its own again, and take its brush."""
+        if self.session is not None:
+            self.session.part_class(class_id)
+            self._on_merged(class_id)
+
+    def _on_merged(self, chosen: int) -> None:
+        """Show and count everything anew: what it means is another thing now."""
+        session = self.session
+        if session is None or self.shown is None or self.counting is None:
+            return
+        self._on_classes()
+        self.shown.show_runs()
+        self.counting.changed(Box.whole(session.shape))
+        self.choose(chosen)
+
     def hide_class(self, class_id: int, hidden: bool) -> None:
         """Show a class no more in result and corrections, or again."""
         if self.shown is not None:
@@ -290,9 +313,9 @@ class Desk(QObject):
     def lock_class(self, class_id: int, locked: bool) -> None:
         """Let neither brush nor tool paint over opinions of a class, or let them again."""
         if self.session is not None:
-            value = frozenset([value_of(self.session.classes, class_id)])
+            values = self.session.classes.opinions(class_id)
             overlay = self.session.overlay
-            overlay.locked = overlay.locked | value if locked else overlay.locked - value
+            overlay.locked = overlay.locked | values if locked else overlay.locked - values
             self.classes_changed.emit()
 
     def _on_classes(self) -> None:

@@ -109,8 +109,9 @@ def corrections_colors(classes: ClassTable, hidden: Collection[int] = ()) -> Dir
 
 
 def _colors(classes: ClassTable, more: dict[int | None, str], hidden: Collection[int]) -> DirectLabelColormap:
-    """Return colours by value, with classes that somebody hid left out."""
+    """Return colours by value: of merged classes those that they are in, of hidden ones none."""
     colors: dict[int | None, str] = {c.id: TRANSPARENT if c.id in hidden else c.color for c in classes}
+    colors.update({c.id: colors[c.merged_into] for c in classes.merged})
     colors.update({None: TRANSPARENT, 0: TRANSPARENT})
     colors.update(more)
     return DirectLabelColormap(color_dict=colors)

@@ -92,10 +92,10 @@ class SessionLayers(QObject):
         self.changed.emit()
 
     def show_runs(self) -> None:
-        """Show the newest run there is, over those that it replaces."""
+        """Show the newest run there is, over those that it replaces, in the classes of now."""
         runs = tuple(self._session.shown_runs())
         for composite in self.levels:
-            composite.runs = runs
+            composite.runs, composite.classes = runs, self._session.classes
         if self.live is not None:
             self.live.show_runs(runs)
 

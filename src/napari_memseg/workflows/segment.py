@@ -198,7 +198,7 @@ def _plan_in(session: Session, model: Path, config: SegmentConfig, restart: bool
         if plan.id == read_run_card(run)["id"]:
             return plan
     plan = make_plan(model, session.image, session.path, config, **how)
-    if unknown := sorted(set(plan.classes.ids) - set(session.classes.ids)):
+    if unknown := sorted(set(plan.classes.ids) - set(session.classes.known_ids)):
         raise InputError(
             f"The model tells apart the classes {list(plan.classes.ids)}, and the session at {session.path} "
             f"has no class {', '.join(map(str, unknown))}. Add it there first, or choose another model."

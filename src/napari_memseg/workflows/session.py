@@ -235,7 +235,7 @@ def info(folder: Path) -> dict[str, Any]:
     with Session.open(folder, read_only=True) as session:
         counts = ClassCounts(session.overlay)
         counts.recount()
-        painted = {str(c.id): counts[c.id or session.classes.background_opinion] for c in session.classes}
+        painted = {str(class_id): n for class_id, n in counts.by_class(session.classes).items()}
         return {**session.info(), "painted_voxels": painted}
 
 

@@ -91,7 +91,7 @@ def painted_around(composite: Composite, class_id: int, view: Box, axis: int = 0
     Box
         Around all of that, from slice to slice; the view if nothing is painted within ``REACH`` slices.
     """
-    overlay, middle = composite.overlay, view.start[axis]
+    overlay, resolve, middle = composite.overlay, composite.classes.resolve, view.start[axis]
     value = class_id or composite.classes.background_opinion
     reach = zyx(REACH * (a == axis) for a in range(3))
     slab = view.grow(reach).clip(composite.shape)
@@ -100,7 +100,8 @@ def painted_around(composite: Composite, class_id: int, view: Box, axis: int = 0
 
     def painted(at: int) -> Box:
         plane = _slice(part, axis, at)
-        return bounds(overlay.read(plane) == value).relative_to(zyx(-n for n in plane.start))
+        opinions = resolve(overlay.read(plane), opinions=True)
+        return bounds(opinions == value).relative_to(zyx(-n for n in plane.start))
 
     start, stop = part.start[axis], part.stop[axis]
     before = map(painted, range(min(middle, stop) - 1, start - 1, -1))

@@ -103,7 +103,7 @@ class Scene:
         """
         check_inside(box, composite.shape)
         check_room(box)
-        opinions = composite.overlay.read(box)
+        opinions = composite.classes.resolve(composite.overlay.read(box), opinions=True)
         return cls(box, composite.shape, composite.read(box), opinions, composite.classes)
 
     def value(self, class_id: int) -> int:

@@ -47,8 +47,8 @@ class AnnotatePage(Page):
         self.classes_group.setVisible(session is not None)
         self.keys_group.setVisible(session is not None)
         self.hint.say(self._next())
-        if session is not None and self.number.value() in session.classes.ids:
-            self.number.setValue(max(session.classes.ids) + 1)
+        if session is not None and self.number.value() in session.classes.known_ids:
+            self.number.setValue(max(session.classes.known_ids) + 1)
         self._allow()
 
     def _next(self) -> str:
