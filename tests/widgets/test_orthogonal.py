@@ -29,12 +29,17 @@ def open_planes(open_dock, folder, until):
     def make(session=folder):
         viewer, dock = open_dock(session)
         toggle(viewer)
-        (views,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, OrthogonalViews)]
+        views = views_of(viewer)
         until(lambda: lies_below(viewer, views) and all_are_there(views))
         QApplication.processEvents()
         return viewer, dock, views
 
     return make
+
+
+def views_of(viewer):
+    (views,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, OrthogonalViews)]
+    return views
 
 
 def all_are_there(views):
@@ -84,6 +89,15 @@ def test_the_planes_show_the_two_other_axes(open_planes):
     assert [[layer.name for layer in plane.viewer.layers] for plane in views.planes] == [names, names]
     viewer.dims.order = (2, 0, 1)
     assert [plane.viewer.dims.order for plane in views.planes] == [(0, 2, 1), (1, 0, 2)]
+    close(viewer)
+
+
+def test_opening_the_planes_leaves_the_main_view_where_it_is(open_dock, folder):
+    viewer, _ = open_dock(folder)
+    viewer.dims.set_current_step(0, 7)
+    toggle(viewer)
+    assert viewer.dims.current_step[0] == 7
+    assert views_of(viewer).place.voxel[0] == 7
     close(viewer)
 
 

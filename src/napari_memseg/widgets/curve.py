@@ -52,7 +52,7 @@ class LearningCurve(QWidget):
         item.getAxis("right").linkToView(self._right)
         item.getAxis("right").setLabel("Dice", color=DICE)
         self._right.setXLink(item)
-        self._right.setYRange(0, 1)
+        self._right.setYRange(0, 1, padding=0.06)  # room for the labels of both ends
         self._dice = pg.PlotDataItem(
             pen=pg.mkPen(DICE, width=1.5), symbol="o", symbolSize=6, symbolBrush=DICE
         )

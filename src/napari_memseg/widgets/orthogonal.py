@@ -16,6 +16,7 @@ rolled or transposed, the planes are again the two others.
 from __future__ import annotations
 
 from napari import Viewer
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QDockWidget, QSplitter, QVBoxLayout, QWidget
@@ -109,8 +110,10 @@ class OrthogonalViews(QWidget):
 
     def _settle(self) -> None:
         """Go under the picture, once napari has put the dock elsewhere: it reads no place from a manifest."""
+        if self._over or self._settled or not isalive(self):  # type: ignore[no-untyped-call]
+            return
         dock, window = self._dock(), main_window(self._desk.viewer)
-        if dock is not None and not self._over and not self._settled:
+        if dock is not None:
             self._settled = True
             window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
             window.resizeDocks([dock], [HEIGHT], Qt.Orientation.Vertical)

@@ -14,6 +14,7 @@ its slice again for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -117,11 +118,19 @@ class Link(QObject):
         """Stand where the cursor is."""
         axis = self.axis
         if axis is not None and self._voxel(self._viewer.dims.point)[axis] != self._cursor.voxel[axis]:
-            self._moving = True
             dims = self._viewer.dims
-            dims.set_point(dims.ndim - 3 + axis, self._world(self._cursor.voxel)[axis])
-            self._moving = False
+            with self.following():
+                dims.set_point(dims.ndim - 3 + axis, self._world(self._cursor.voxel)[axis])
         self.draw()
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Take the cursor nowhere in the ``with`` body, whatever becomes of the slider."""
+        before, self._moving = self._moving, True
+        try:
+            yield
+        finally:
+            self._moving = before
 
     def lead(self) -> None:
         """Take the cursor to where the slider stands."""

@@ -144,14 +144,15 @@ class Plane(QWidget):
         sources = self._sources(order)
         for name in [name for name, twin in self._twins.items() if sources.get(name) is not twin.source]:
             self._remove(name)
-        for place, (name, source) in enumerate(sources.items()):
-            if name not in self._twins:
-                twin = self._twins[name] = twin_of(name, source, self._desk)
-                self.viewer.layers.insert(place, twin.layer)
+        with self.link.following():  # napari begins in the middle of the first axis, whichever is shown
+            for place, (name, source) in enumerate(sources.items()):
+                if name not in self._twins:
+                    twin = self._twins[name] = twin_of(name, source, self._desk)
+                    self.viewer.layers.insert(place, twin.layer)
+            if self._twins and self.viewer.dims.order != order:
+                self.viewer.dims.order = order
         if self._twins:
             self.viewer.dims.axis_labels = ("z", "y", "x")
-            if self.viewer.dims.order != order:
-                self.viewer.dims.order = order
             hide_play(self.canvas)
             self.link.follow()
             self._fit_unless_moved()

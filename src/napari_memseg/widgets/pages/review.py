@@ -57,7 +57,8 @@ class ReviewPage(Page):
         right = f"{key['accept']}: what is shown in the frame is right, also where nothing is painted"
         self.accept = Button("Accept", reviewing.accept, right)
         self.skip = Button("Skip", reviewing.skip, f"{key['skip']}: leave it as it is")
-        self.whole = QCheckBox("accept all slices in the frame, not the one that is shown")
+        self.whole = QCheckBox("accept all slices in the frame")
+        self.whole.setToolTip("Accept goes through the depth of the frame, not only the slice that is shown")
         self.whole.toggled.connect(self._on_whole)
         self.confirm = Button(
             "Confirm what is visible",
