@@ -12,4 +12,6 @@ def test_every_fault_names_a_test_that_is_there():
     assert rows
     for row in rows:
         for file, function in re.findall(r"`([\w/]+\.py)::(\w+)`", row):
-            assert re.search(rf"^(def|class) {function}\b|^{function} =", (TESTS / file).read_text(), re.M), row
+            assert re.search(rf"^(def|class) {function}\b|^{function} =", (TESTS / file).read_text(), re.M), (
+                row
+            )

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QLineEdit
 
 from napari_memseg.geometry import Box
-from widgets.hands import close, line, stroke
+from widgets.hands import close, line, stroke, type_into
 from widgets.test_review_page import session
 from widgets.test_road import open_viewer
 from widgets.test_tools import shows_opinions
@@ -97,4 +98,19 @@ def test_background_is_not_merged_and_a_session_that_is_read_changes_nothing(ope
     table, classes = dock.annotate.classes, dock.desk.session.classes
     assert not items(table.menu_of(classes.classes[0]))["Merge into"].isEnabled()
     assert items(table.menu_of(classes.classes[1]))["Merge into"].isEnabled()
+    close(viewer)
+
+
+def test_a_name_is_typed_into_the_table_without_a_word_from_qt(open_dock, folder, qtlog):
+    viewer, dock = open_dock(folder)
+    table = dock.annotate.classes
+    dock.show_page(dock.annotate)
+    table.setCurrentCell(FOREGROUND, 1)
+    table.editItem(table.item(FOREGROUND, 1))
+    (editor,) = table.findChildren(QLineEdit)
+    type_into(editor, "trabeculae")
+    QApplication.processEvents()
+    assert dock.desk.session.classes.classes[1].name == "trabeculae"
+    assert table.item(FOREGROUND, 1).text() == "trabeculae"
+    assert not qtlog.records
     close(viewer)

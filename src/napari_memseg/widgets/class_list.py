@@ -81,7 +81,7 @@ class ClassList(QTableWidget):
         self.setFixedHeight(min(height + 4, 260))
 
     def _fill_row(self, row: int, one: LabelClass) -> None:
-        color, name, number, key, painted, seen, locked = (QTableWidgetItem() for _ in HEADS)
+        color, name, number, key, painted, seen, locked = (self._cell(row, c) for c in range(len(HEADS)))
         color.setIcon(_swatch(one.color if one.id else BACKGROUND_TINT))
         color.setToolTip("Double-click to choose another colour" if one.id else "Background shows as a tint")
         name.setText(one.name)
@@ -96,7 +96,14 @@ class ClassList(QTableWidget):
                 flags |= Qt.ItemFlag.ItemIsUserCheckable
                 item.setToolTip(TIPS[column])
             item.setFlags(flags)
+
+    def _cell(self, row: int, column: int) -> QTableWidgetItem:
+        """Return the item of a cell; one that is there stays, since somebody may be typing in it."""
+        item = self.item(row, column)
+        if item is None:
+            item = QTableWidgetItem()
             self.setItem(row, column, item)
+        return item
 
     def _check(self, one: LabelClass, seen: QTableWidgetItem, locked: QTableWidgetItem) -> None:
         """Say whether a class is shown, and whether it is locked."""

@@ -35,6 +35,7 @@ class LearningCurve(QWidget):
         self._plot.setMouseEnabled(x=False, y=False)
         self._plot.setMenuEnabled(False)
         self._plot.hideButtons()
+        self._plot.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)  # half of the uppermost label
         layout.addWidget(self._plot)
         self.setFixedHeight(190)
         self._loss = self._plot.plot(pen=pg.mkPen(LOSS, width=1.5))
