@@ -81,3 +81,21 @@ def test_until_the_end_nothing_else_is_painted_and_nothing_of_it_stored(overlay,
     np.testing.assert_array_equal(np.asarray(overlay), before)
     overlay[0, 0, 0] = 2
     assert session.corrections.seq == seq + 1
+
+
+def test_whoever_stops_taking_a_step_back_leaves_it_and_nothing_is_painted_meanwhile(
+    overlay, session, wanted
+):
+    list(overlay.fill_from(BOX, lambda part: wanted[part.slices], tool="import", kind="import"))
+    before, seq = np.asarray(overlay), session.corrections.seq
+    steps = overlay.undoing()
+    next(steps)
+    with pytest.raises(SessionError, match="still being painted"):
+        overlay[0, 0, 0] = 1
+    with pytest.raises(SessionError, match="still being painted"):
+        overlay.undo()
+    steps.close()
+    np.testing.assert_array_equal(np.asarray(overlay), before)
+    assert (session.corrections.seq, overlay.state) == (seq, "saved")
+    overlay.undo()
+    assert not np.array_equal(np.asarray(overlay), before)

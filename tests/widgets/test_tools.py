@@ -148,6 +148,28 @@ def test_a_large_edit_is_painted_while_the_viewer_lives_and_the_brush_comes_back
     close(viewer)
 
 
+def test_a_large_step_is_taken_back_while_the_viewer_lives_and_nothing_is_painted_meanwhile(
+    open_dock, new_session, write_scan, until, slowly, monkeypatch, told
+):
+    monkeypatch.setattr(painting, "FEW_CELLS", 0)
+    viewer, dock = open_dock(new_session(write_scan(shape=(70, 70, 70))))
+    dock.desk.choose(BONE)
+    overlay, layer = dock.desk.session.overlay, dock.desk.shown.corrections
+    overlay.fill(Box.whole(overlay.shape), BONE)
+    use(viewer, Qt.Key.Key_Z, CTRL)
+    assert not layer.editable
+    use(viewer, Qt.Key.Key_Z, CTRL)
+    assert "still being painted" in told[-1]
+    until(lambda: layer.editable)
+    assert not opinions(dock).any()
+    assert shows_opinions(dock)
+    assert overlay.state == "saved"
+    use(viewer, Qt.Key.Key_Z, CTRL | SHIFT)
+    until(lambda: layer.editable)
+    assert (opinions(dock) == BONE).all()
+    close(viewer)
+
+
 def test_a_layer_that_is_deleted_in_mid_edit_leaves_no_trace_of_it(opened, until, slowly):
     viewer, dock = opened()
     where, layer = cube(dock), dock.desk.shown.corrections

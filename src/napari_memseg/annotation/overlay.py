@@ -204,26 +204,39 @@ class Overlay(DirtyCells):
         self._own()
         check_inside(box, self.shape)
         self._begin(tool, _known(kind), whole=True)
+        yield from self._slowly(self._filled(box, values, binds=kind != "import"), box)
+
+    def _filled(self, box: Box, values: Callable[[Box], NDArray[Any]], *, binds: bool) -> Iterator[Box]:
+        """Take the values of a box cell by cell; locked opinions stay where the lock ``binds``."""
+        for key in cells(box, CELL):
+            cell = cell_at(key, self.shape)
+            part = cell & box
+            found = self._check(values(part))
+            if binds:
+                found = self._unless_locked(found, partial(self.read, part))
+            self.assign(key, part.relative_to(cell.start).slices, found)
+            yield part
+
+    def _slowly(self, pieces: Iterator[Box], box: Box) -> Generator[Box, None, int | None]:
+        """Take the open stroke piece by piece, store it at the end, and return its seq.
+
+        Whoever stops before the end, or an error on the way, leaves everything as it was.
+        """
         self._filling = True
         try:
-            for key in cells(box, CELL):
-                cell = cell_at(key, self.shape)
-                part = cell & box
-                found = self._check(values(part))
-                if kind != "import":
-                    found = self._unless_locked(found, partial(self.read, part))
-                self.assign(key, part.relative_to(cell.start).slices, found)
+            for piece in pieces:
                 if len(self._dirty) >= FEW_CELLS:
                     with self._to_disk():
                         self.spill()
-                yield part
+                yield piece
         except BaseException:
             self._roll_back()
             raise
         finally:
             self._filling = False
-        self.commit()
+        seq = self.commit()
         self._tell(box)
+        return seq
 
     @contextmanager
     def stroke(self, *, tool: str = "brush", kind: str = "paint") -> Iterator[Overlay]:
@@ -355,33 +368,49 @@ class Overlay(DirtyCells):
         int or None
             The seq under which that was stored; None if there is nothing to take back.
         """
-        self.commit()
-        step = self._journal.undoable
-        return None if step is None else self._walk(step, "undo", Patch.undo, backwards=True)
+        return _last(self.undoing())
 
     def redo(self) -> int | None:
         """Bring back the step that was taken back last; as for ``undo``."""
-        self.commit()
+        return _last(self.redoing())
+
+    def undoing(self) -> Generator[Box, None, int | None]:
+        """Take the last step back cell by cell; returns what ``undo`` does.
+
+        As for ``fill_from``: whoever stops before the end leaves everything as it was, and until then
+        nothing else can be painted or undone.
+
+        Yields
+        ------
+        Box
+            Each cell of the step once it is as it was; all are on disk when the iteration has ended.
+        """
+        self.settle()
+        step = self._journal.undoable
+        return None if step is None else (yield from self._walk(step, "undo", Patch.undo, backwards=True))
+
+    def redoing(self) -> Generator[Box, None, int | None]:
+        """Bring back the step that was taken back last, cell by cell; as for ``undoing``."""
+        self.settle()
         step = self._journal.redoable
-        return None if step is None else self._walk(step, "redo", Patch.redo, backwards=False)
+        return None if step is None else (yield from self._walk(step, "redo", Patch.redo, backwards=False))
 
     def _walk(
         self, step: int, kind: str, apply: Callable[[Patch, NDArray[Any]], None], *, backwards: bool
-    ) -> int | None:
+    ) -> Generator[Box, None, int | None]:
         ids = self._corrections.patches(step)
         self._begin(kind, kind, whole=True, undoes=step)
-        return self._paint_whole(
-            self._applied(ids[::-1] if backwards else ids, apply), self._corrections.box_of(step)
-        )
+        pieces = self._applied(ids[::-1] if backwards else ids, apply)
+        return (yield from self._slowly(pieces, self._corrections.box_of(step)))
 
-    def _applied(self, ids: list[int], apply: Callable[[Patch, NDArray[Any]], None]) -> Iterator[None]:
+    def _applied(self, ids: list[int], apply: Callable[[Patch, NDArray[Any]], None]) -> Iterator[Box]:
         for patch_id in ids:
             key, patch = self._corrections.patch(patch_id, self.dtype)
             with self._lock:
                 cell = self._look(key).copy()
             apply(patch, cell)
             self.assign(key, ..., cell)
-            yield
+            yield cell_at(key, self.shape)
 
     # Storing
 
@@ -490,6 +519,16 @@ def _expand(selection: Strided | Points, values: NDArray[Any]) -> NDArray[Any]:
             f"Values of shape {values.shape} do not fit the voxels that they are painted on ({error}). "
             "Give one value, or as many as the index names."
         ) from error
+
+
+def _last(steps: Generator[Box, None, int | None]) -> int | None:
+    """Take all steps at once, and return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            seq: int | None = end.value
+            return seq
 
 
 def _known(kind: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -22,7 +23,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_memseg.annotation.indexing import MOST_VOXELS
-from napari_memseg.annotation.overlay import Overlay
+from napari_memseg.annotation.overlay import FEW_CELLS, Overlay
 from napari_memseg.annotation.tools.edit import Edit, painting
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box
@@ -37,6 +38,18 @@ PAINTING = ("paint", "erase", "fill", "polygon")
 MOST_FILLED = 4096**2
 """Voxels that napari's fill may look at; beyond, the viewer would stand still."""
 UNDO, REDO = "Control-Z", "Control-Shift-Z"
+
+
+@dataclass
+class _Editing:
+    """What is being painted in slices."""
+
+    steps: Generator[Box, None, Any]
+    at_once: int = 0
+    """Steps that are taken in one go."""
+    boxes: list[Box] = field(default_factory=list)
+    """To be shown anew at the end."""
+    done: Callable[[bool], None] = lambda stored: None
 
 
 class Painter(QObject):
@@ -58,7 +71,7 @@ class Painter(QObject):
         self.layer, self.overlay = layer, overlay
         self._told = overlay.state
         self._mode = ""
-        self._editing: tuple[Generator[Box, None, None], Callable[[bool], None]] | None = None
+        self._editing: _Editing | None = None
         self._timer = QTimer(self, interval=STORE_MS, singleShot=True)
         self._timer.timeout.connect(self._store_pending)
         overlay.changed.append(self._on_change)
@@ -77,11 +90,13 @@ class Painter(QObject):
 
     def undo(self) -> None:
         """Take back the last step, of this day or an earlier one."""
-        self._walk(self.overlay.undo, "Nothing to undo: there is no step before.")
+        self._walk(
+            lambda: self.overlay.can_undo, self.overlay.undoing, "Nothing to undo: there is no step before."
+        )
 
     def redo(self) -> None:
         """Bring back what undo took."""
-        self._walk(self.overlay.redo, "Nothing to redo.")
+        self._walk(lambda: self.overlay.can_redo, self.overlay.redoing, "Nothing to redo.")
 
     def retry(self) -> None:
         """Paint again, if the disk takes it again."""
@@ -93,35 +108,53 @@ class Painter(QObject):
     def paint(self, edit: Edit, done: Callable[[bool], None]) -> None:
         """Paint what a tool made of this overlay, as one step; ``done`` is told whether it is on disk.
 
-        A large one is painted in short slices, between which the viewer lives; there is no brush until then.
+        A large one is painted in short slices, between which the viewer lives; there is no brush until then,
+        and no other edit begins.
         """
-        self._editing = painting(edit, self.overlay), done
-        self._paint_slice(edit)
+        with self._answering():
+            self.overlay.settle()
+            self._editing = _Editing(painting(edit, self.overlay), boxes=[edit.box], done=done)
+            self._paint_slice()
+            return
+        done(False)
 
-    def _paint_slice(self, edit: Edit) -> None:
-        if self._editing is None:  # the layer is gone, and with it the edit
+    def _walk(
+        self, can: Callable[[], bool], steps: Callable[[], Generator[Box, None, Any]], nothing: str
+    ) -> None:
+        """Take a step back or bring one back; a large one as a large edit is painted, a small one at once."""
+        with self._answering():
+            self.overlay.settle()  # which refuses in the middle of a large edit
+            if can():
+                self._editing = _Editing(steps(), at_once=FEW_CELLS)
+                self._paint_slice()
+            else:
+                show_info(nothing)
+        self._tell()
+
+    def _paint_slice(self) -> None:
+        editing = self._editing
+        if editing is None:  # the layer is gone, and with it the edit
             return
         goes_on = stored = False
         try:
             with self._answering():
-                goes_on = _some_of(self._editing[0])
+                goes_on = _some_of(editing.steps, editing.at_once)
                 stored = not goes_on
         finally:  # whatever went wrong, the brush comes back, and who waits is told
             if not goes_on:
-                self._finish(edit, stored)
+                self._finish(editing, stored)
         if goes_on:
             self._rest()
-            QTimer.singleShot(0, partial(self._paint_slice, edit))
+            QTimer.singleShot(0, self._paint_slice)
 
-    def _finish(self, edit: Edit, stored: bool) -> None:
+    def _finish(self, editing: _Editing, stored: bool) -> None:
         """Show what is there now, and tell who asked for the edit whether it is that."""
-        if self._editing is None:
-            return
-        (_, done), self._editing = self._editing, None
+        self._editing = None
         self._go_on()
-        self._patch(edit.box)
+        for box in editing.boxes:
+            self._patch(box)
         self._tell()
-        done(stored and self.overlay.state == "saved")
+        editing.done(stored and self.overlay.state == "saved")
 
     def _rest(self) -> None:
         """Take the brush away while a large edit is painted."""
@@ -140,9 +173,9 @@ class Painter(QObject):
     def close(self) -> None:
         """Store what is pending, and listen no more; an edit that is not finished leaves no trace."""
         if self._editing is not None:
-            (steps, done), self._editing = self._editing, None
-            steps.close()
-            done(False)
+            editing, self._editing = self._editing, None
+            editing.steps.close()
+            editing.done(False)
         self.save()
         self._timer.stop()
         self.overlay.changed.remove(self._on_change)
@@ -210,7 +243,9 @@ class Painter(QObject):
             QTimer.singleShot(0, self._stop)
         elif self.overlay.has_pending and not self._timer.isActive():
             self._timer.start()
-        if self._editing is None and (self.overlay.locked or self.overlay.only_where is not None):
+        if self._editing is not None:
+            self._editing.boxes.append(box)
+        elif self.overlay.locked or self.overlay.only_where is not None:
             QTimer.singleShot(0, partial(self._patch, box))  # once napari has drawn the whole dab
         self.changed.emit(box)
         if self.overlay.state != self._told:
@@ -219,19 +254,6 @@ class Painter(QObject):
     def _store_pending(self) -> None:
         with self._answering():
             self.overlay.flush()
-        self._tell()
-
-    def _walk(self, step: Callable[[], int | None], nothing: str) -> None:
-        boxes: list[Box] = []
-        self.overlay.changed.append(boxes.append)
-        try:
-            with self._answering():
-                if step() is None:
-                    show_info(nothing)
-        finally:
-            self.overlay.changed.remove(boxes.append)
-        for box in boxes:
-            self._patch(box)
         self._tell()
 
     def _patch(self, box: Box) -> None:
@@ -262,7 +284,7 @@ class Painter(QObject):
         self.stored.emit(self._told)
 
 
-def _some_of(steps: Iterator[Box]) -> bool:
-    """Take steps for a short while, and return whether there may be more."""
+def _some_of(steps: Iterator[Box], at_once: int) -> bool:
+    """Take so many steps, and more for a short while; return whether there may be more."""
     until = monotonic() + SLICE_SECONDS
-    return any(monotonic() >= until for _ in steps)
+    return any(n > at_once and monotonic() >= until for n, _ in enumerate(steps, 1))
