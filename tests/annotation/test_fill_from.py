@@ -83,9 +83,7 @@ def test_until_the_end_nothing_else_is_painted_and_nothing_of_it_stored(overlay,
     assert session.corrections.seq == seq + 1
 
 
-def test_whoever_stops_taking_a_step_back_leaves_it_and_nothing_is_painted_meanwhile(
-    overlay, session, wanted
-):
+def test_whoever_stops_taking_a_step_back_leaves_it_as_it_was(overlay, session, wanted):
     list(overlay.fill_from(BOX, lambda part: wanted[part.slices], tool="import", kind="import"))
     before, seq = np.asarray(overlay), session.corrections.seq
     steps = overlay.undoing()
