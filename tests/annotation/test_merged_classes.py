@@ -5,6 +5,8 @@ import pytest
 
 from annotation.helpers import make_run, publish
 from napari_memseg.annotation.session import Session
+from napari_memseg.annotation.tools import fill
+from napari_memseg.annotation.tools.edit import apply
 from napari_memseg.errors import ClassTableError
 from napari_memseg.geometry import Box
 
@@ -73,13 +75,30 @@ def test_a_merge_is_there_when_the_session_is_opened_again(painted, picture):
 
 def test_an_id_that_was_merged_keeps_its_meaning(painted):
     painted.merge_class(MARROW, BONE)
-    with pytest.raises(ClassTableError, match="Class 2 exists already"):
-        painted.add_class(MARROW, "another")
     painted.overlay.undo()
     painted.overlay.undo()
     assert not painted.overlay[0, 1, :4].any()
     painted.overlay.redo()
     assert (painted.overlay[0, 1, :4] == MARROW).all()
+
+
+def test_a_name_or_a_number_of_a_merged_class_is_not_given_again(painted):
+    color = painted.classes.classes[2].color
+    painted.merge_class(MARROW, BONE)
+    for change in (painted.add_class, painted.rename_class):
+        with pytest.raises(ClassTableError, match=r"Class 2 \(marrow\) is merged into 1. Take it out first"):
+            change(MARROW, "another")
+    painted.add_class(16, "new")
+    assert color not in {c.color for c in painted.classes}
+
+
+def test_a_tool_leaves_voxels_of_a_merged_class_which_count_as_the_chosen_one(painted):
+    painted.merge_class(MARROW, BONE)
+    view = Box((0, 0, 0), (1, 2, 4))
+    edit = fill.fill(painted.composite(), (0, 0, 0), BONE, view)
+    apply(edit, painted.overlay)
+    assert (painted.overlay[0, 1, :4] == MARROW).all()
+    assert not edit.changes(painted.overlay, edit.box).any()
 
 
 @pytest.mark.parametrize(("one", "into"), [(0, BONE), (BONE, BONE), (7, BONE), (BONE, 7)])

@@ -5,6 +5,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QLineEdit
 
+from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Box
 from widgets.hands import close, line, stroke, type_into
 from widgets.test_review_page import session
@@ -93,11 +94,44 @@ def test_classes_are_merged_taken_apart_and_split_by_the_menu_of_a_row(open_dock
     close(viewer)
 
 
-def test_background_is_not_merged_and_a_session_that_is_read_changes_nothing(open_dock, folder):
+def test_background_is_not_merged_into_another_class(open_dock, folder):
     viewer, dock = open_dock(folder)
     table, classes = dock.annotate.classes, dock.desk.session.classes
     assert not items(table.menu_of(classes.classes[0]))["Merge into"].isEnabled()
     assert items(table.menu_of(classes.classes[1]))["Merge into"].isEnabled()
+    close(viewer)
+
+
+def test_a_session_that_is_only_read_offers_no_change_of_its_classes(open_dock, folder):
+    with Session.open(folder) as session:
+        session.add_class(2, "marrow")
+        session.merge_class(2, 1)
+        viewer, dock = open_dock(folder)
+        assert dock.desk.session.read_only
+        menu = items(dock.annotate.classes.menu_of(dock.desk.session.classes.classes[1]))
+        assert len(menu) == 3
+        assert not any(action.isEnabled() for action in menu.values())
+        close(viewer)
+
+
+def test_what_is_merged_into_a_locked_class_is_locked_and_shows_as_it_does(open_dock, folder):
+    viewer, dock = open_dock(folder)
+    desk = dock.desk
+    overlay, layer = desk.session.overlay, desk.shown.corrections
+    desk.add_class(2, "marrow")
+    overlay[3, 3, :4] = 2
+    desk.lock_class(1, True)
+    desk.merge_class(2, 1)
+    overlay[3, 3, :4] = desk.session.classes.background_opinion
+    assert (overlay[3, 3, :4] == 2).all()
+    layer.selected_label = 2  # as napari's dropper does
+    assert layer.selected_label == 1
+    desk.part_class(2)
+    desk.lock_class(2, False)
+    desk.merge_class(2, 0)
+    tint = layer.get_color(desk.session.classes.background_opinion)
+    assert tuple(layer.get_color(2)) == tuple(tint)
+    assert desk.shown.result.get_color(2)[3] == 0
     close(viewer)
 
 

@@ -12,14 +12,14 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_memseg.annotation.composite import Composite
 from napari_memseg.geometry import Box
-from napari_memseg.widgets import orthogonal_plane
+from napari_memseg.widgets import orthogonal_plane, painting
 from napari_memseg.widgets.napari_compat import canvas_of, main_window, picture_of
 from napari_memseg.widgets.orthogonal import OrthogonalViews, toggle
 from widgets.hands import LEFT, NONE, close, move
 
 pytestmark = pytest.mark.qt
 
-SHIFT = Qt.KeyboardModifier.ShiftModifier
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 
 
 @pytest.fixture
@@ -98,6 +98,36 @@ def test_opening_the_planes_leaves_the_main_view_where_it_is(open_dock, folder):
     toggle(viewer)
     assert viewer.dims.current_step[0] == 7
     assert views_of(viewer).place.voxel[0] == 7
+    close(viewer)
+
+
+def test_planes_that_are_closed_in_the_middle_of_a_large_step_give_the_brush_back(open_planes, monkeypatch):
+    monkeypatch.setattr(painting, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(painting, "FEW_CELLS", 0)
+    viewer, dock, views = open_planes()
+    overlay, main = dock.desk.session.overlay, dock.desk.shown.corrections
+    dock.desk.choose(1)
+    overlay.fill(Box.whole(overlay.shape), 1)
+    QTest.keyClick(picture_of(views.planes[0].canvas), Qt.Key.Key_Z, CTRL)
+    assert not main.editable
+    toggle(viewer)
+    QApplication.processEvents()
+    assert main.editable
+    assert str(main.mode) == "paint"
+    assert (np.asarray(overlay) == 1).all()
+    assert overlay.state == "saved"
+    close(viewer)
+
+
+def test_a_class_that_is_merged_is_seen_to_be_so_in_the_planes(open_planes, until):
+    viewer, dock, views = open_planes()
+    dock.desk.add_class(2, "marrow")
+    dock.desk.session.overlay[:] = 2
+    result = views.planes[0].viewer.layers["result"]
+    dock.desk.merge_class(2, 1)
+    until(lambda: (result._slice.image.raw == 1).all())
+    dock.desk.part_class(2)
+    until(lambda: (result._slice.image.raw == 2).all())
     close(viewer)
 
 

@@ -243,3 +243,15 @@ def test_a_map_is_read_from_a_line_of_text():
     for text in ("3", "3=a", "1=2=3"):
         with pytest.raises(InputError, match="theirs=ours"):
             renamed_of(text)
+
+
+def test_labels_from_before_a_merge_come_in_as_what_their_class_counts_as(folder):
+    labels = np.full(SHAPE, 255, np.uint8)
+    labels[5, 2:9, 3:8], labels[0, 0, :4] = 2, 2
+    with Session.open(folder) as session:
+        session.merge_class(2, 15)
+    told = take(folder, save(folder, labels), overwrite=True)
+    assert (told["classes"], told["kept"]) == ({"15": 4}, 0)
+    found = opinions(folder)
+    assert (found[0, 0, :4] == 15).all()
+    assert (found[69, 0] == 2).all()

@@ -198,12 +198,13 @@ class SessionRecord:
         ClassTableError
             If the id has a meaning already, which it keeps for ever.
         """
-        if class_id in self.classes.known_ids:
+        self._check_not_merged(class_id)
+        if class_id in self.classes.ids:
             raise ClassTableError(
                 f"Class {class_id} exists already. An id keeps its meaning: use another, or rename the class."
             )
         _check_name(name)
-        taken = {c.color for c in self.classes}
+        taken = {c.color for c in (*self.classes, *self.classes.merged)}
         free = [c for c in PALETTE if c not in taken] or [PALETTE[len(self.classes) % len(PALETTE)]]
         new = LabelClass(class_id, name, color or free[0])
         rising = sorted((*self.classes, new), key=lambda c: c.id)
@@ -217,6 +218,7 @@ class SessionRecord:
         ClassTableError
             If there is no such class.
         """
+        self._check_not_merged(class_id)
         if class_id not in self.classes.ids:
             raise ClassTableError(f"There is no class {class_id}. There are: {list(self.classes.ids)}.")
         _check_name(name)
@@ -241,6 +243,13 @@ class SessionRecord:
         others = (c for c in self.classes.merged if c.merged_into != class_id)
         merged = (*others, *(replace(c, merged_into=into) for c in moved))
         return replace(self, classes=ClassTable(tuple(own.values()), merged))
+
+    def _check_not_merged(self, class_id: int) -> None:
+        for one in self.classes.merged:
+            if one.id == class_id:
+                raise ClassTableError(
+                    f"Class {class_id} ({one.name}) is merged into {one.merged_into}. Take it out first."
+                )
 
     def with_class_apart(self, class_id: int) -> SessionRecord:
         """Return the record in which a merged class is one of its own again.

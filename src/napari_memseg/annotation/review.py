@@ -49,6 +49,7 @@ class Place:
     def reason(self, classes: ClassTable) -> str:
         """Say why it is worth a look, in the words of a class table."""
         names = {c.id: c.name for c in classes}
+        names.update({c.id: names[c.merged_into or 0] for c in classes.merged})
         name = names.get(self.label, str(self.label))
         if self.kind == "random":
             return f"random: {name}"

@@ -59,7 +59,7 @@ class Snapshot:
     Attributes
     ----------
     composite : Composite
-        Opinions over predictions, frozen: the same pair of seq and run reads the same for ever.
+        Opinions over predictions, frozen: the same seq, run and class table read the same for ever.
     overlay : SparseCells
         The opinions alone.
     unlabelled : int

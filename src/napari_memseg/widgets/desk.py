@@ -284,8 +284,12 @@ class Desk(QObject):
     def merge_class(self, class_id: int, into: int) -> None:
         """Count a class as another one, and take the brush of that."""
         if self.session is not None:
-            self.lock_class(class_id, False)
+            classes, overlay = self.session.classes, self.session.overlay
+            was_locked = classes.opinions(into) <= overlay.locked
             self.session.merge_class(class_id, into)
+            overlay.locked -= classes.opinions(class_id)
+            if was_locked:
+                self.lock_class(into, True)
             self._on_merged(into)
 
     def part_class(self, class_id: int) -> None:
@@ -299,8 +303,9 @@ class Desk(QObject):
         session = self.session
         if session is None or self.shown is None or self.counting is None:
             return
-        self._on_classes()
         self.shown.show_runs()
+        self._on_classes()
+        self.segmenting.runs_changed.emit()
         self.counting.changed(Box.whole(session.shape))
         self.choose(chosen)
 

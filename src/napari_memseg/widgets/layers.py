@@ -111,9 +111,10 @@ def corrections_colors(classes: ClassTable, hidden: Collection[int] = ()) -> Dir
 def _colors(classes: ClassTable, more: dict[int | None, str], hidden: Collection[int]) -> DirectLabelColormap:
     """Return colours by value: of merged classes those that they are in, of hidden ones none."""
     colors: dict[int | None, str] = {c.id: TRANSPARENT if c.id in hidden else c.color for c in classes}
-    colors.update({c.id: colors[c.merged_into] for c in classes.merged})
     colors.update({None: TRANSPARENT, 0: TRANSPARENT})
     colors.update(more)
+    background = colors.get(classes.background_opinion, TRANSPARENT)
+    colors.update({c.id: colors[c.merged_into] if c.merged_into else background for c in classes.merged})
     return DirectLabelColormap(color_dict=colors)
 
 

@@ -129,12 +129,12 @@ class PaintedTwin(Twin):
 
     def close(self) -> None:
         """Store what is pending, and let them differ."""
+        self.painter.close()  # which gives the brush back, here and in the main viewer
+        self.painter.deleteLater()
         self.source.events.mode.disconnect(self._take_mode)
         self.layer.events.mode.disconnect(self._give_mode)
         super().close()
         self.follower.close()
-        self.painter.close()
-        self.painter.deleteLater()
 
 
 class LiveTwin(Twin):

@@ -175,6 +175,7 @@ class Painter(QObject):
         if self._editing is not None:
             editing, self._editing = self._editing, None
             editing.steps.close()
+            self._go_on()
             editing.done(False)
         self.save()
         self._timer.stop()

@@ -19,6 +19,7 @@ from napari_memseg.annotation.difference import ADDED, GONE, OTHER, Difference
 from napari_memseg.annotation.runs import Run, RunLabels
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import InputError
+from napari_memseg.models.classes import ClassTable
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.layers import TRANSPARENT, grid, insert
 from napari_memseg.widgets.parts import Choice, Hint, column, form
@@ -39,7 +40,7 @@ class RunChoice(QWidget):
         super().__init__()
         self._desk = desk
         self._layer: Labels | None = None
-        self._compared: tuple[str | None, str | None] = (None, None)
+        self._compared: tuple[str | None, str | None, ClassTable | None] = (None, None, None)
         self.shown = Choice(tip="An earlier run can be put back; later ones stay, and can be chosen again")
         self.shown.activated.connect(self._on_shown)
         self.other = Choice(tip="Show where the two runs differ, as a layer of its own")
@@ -70,7 +71,7 @@ class RunChoice(QWidget):
                 choice.addItem(run.id, run.id)
             choice.choose(chosen)
         self.shown.setEnabled(not session.read_only)
-        if self._layer is not None and self._compared != (shown, self.other.currentData()):
+        if self._layer is not None and self._compared != (shown, self.other.currentData(), session.classes):
             self._compare()
 
     def _on_shown(self) -> None:
@@ -92,7 +93,7 @@ class RunChoice(QWidget):
         session, other = self._desk.session, self.other.currentData()
         self._remove()
         shown = self.shown.currentData()
-        self._compared = shown, other
+        self._compared = shown, other, None if session is None else session.classes
         if session is None or other is None or shown is None:
             return
         runs = {run.id: RunLabels(run, session.shape, session.classes) for run in session.runs()}

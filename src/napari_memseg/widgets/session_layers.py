@@ -161,8 +161,14 @@ class SessionLayers(QObject):
         self.painted.emit(box)
 
     def _on_chosen(self) -> None:
-        if self.corrections is not None:
-            self.chosen.emit(int(self.corrections.selected_label))
+        """Tell which brush was taken; that of a merged class, which the dropper can take, is its new one."""
+        if self.corrections is None:
+            return
+        taken, classes = int(self.corrections.selected_label), self._session.classes
+        for value in (make.value_of(classes, c.merged_into or 0) for c in classes.merged if c.id == taken):
+            self.corrections.selected_label = value
+            return
+        self.chosen.emit(taken)
 
     def _on_removed(self, event: Any) -> None:
         gone = event.value

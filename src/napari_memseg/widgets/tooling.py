@@ -340,9 +340,8 @@ def _shut_down(thread: ThreadPoolExecutor, *_: object) -> None:
 
 def _changes(edit: Edit, overlay: Overlay) -> int:
     """Return how many voxels an edit would change."""
-    here = overlay.read(edit.box)
-    held = np.isin(here, list(overlay.locked))
-    return int(np.count_nonzero(edit.mask & (edit.values != here) & ~held))
+    held = np.isin(overlay.read(edit.box), list(overlay.locked))
+    return int(np.count_nonzero(edit.changes(overlay, edit.box) & ~held))
 
 
 def _but_locked(edit: Edit, overlay: Overlay) -> str:

@@ -33,6 +33,7 @@ from napari_memseg.widgets.pointing import Pointer
 from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, cursor_voxel, runner_of
 
 COLUMNS = 3
+REFUSED = "The disk refuses: make room on it, and try to store again."
 NARROW, EDGES = "where the object is narrow", "at edges of the image"
 PAINTED, SHOWN = "what is painted", "all that is shown"
 MOST_GREY = 1e9
@@ -135,7 +136,8 @@ class Tools(QWidget):
         if layer is None:
             return "The corrections are not shown: show the layers again."
         if not layer.editable:
-            return "The disk refuses: make room on it, and try to store again."
+            refused = session.overlay.state == "failed"
+            return REFUSED if refused else "A large step is being painted: wait a moment."
         return "" if self._class(session, layer) is not None else "Choose a class in the table first."
 
     @property

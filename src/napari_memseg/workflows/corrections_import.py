@@ -156,9 +156,10 @@ class _Painting:
         """Return what the overlay shall hold in a cell; cells are asked for in storage order."""
         while not self._at.contains(cell):
             self._at, self._layer = next(self._layers)
+        resolve, ours = self._overlay.classes.resolve, self._overlay.read(cell)
         theirs = self._meaning.opinions(self._layer[cell.relative_to(self._at.start).slices])
-        ours = self._overlay.read(cell)
-        differ = (theirs != 0) & (theirs != ours)
+        theirs = resolve(theirs, opinions=True)
+        differ = (theirs != 0) & (theirs != resolve(ours, opinions=True))
         taken = differ if self._overwrite else differ & (ours == 0)
         self._kept += int(differ.sum() - taken.sum())
         ids, counts = np.unique(theirs[taken], return_counts=True)

@@ -191,8 +191,8 @@ class Meaning:
             return 0
         if told.renamed:
             known = told.renamed.get(value)
-            return known if known in classes.ids else None
-        return value if value in classes.ids else self._reserved(value)
+            return known if known in classes.known_ids else None
+        return value if value in classes.known_ids else self._reserved(value)
 
     def _reserved(self, value: int) -> int | None:
         """Return what a value means that is a class of nobody: one of the two highest of a dtype of ours."""

@@ -34,6 +34,7 @@ from napari_memseg.workflows.train_job import discard
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_memseg.models.classes import ClassTable
     from napari_memseg.workflows.train_job import TrainJob
 
 FIRST_STEPS, STEPS = 60, 30
@@ -80,16 +81,16 @@ class _Live:
 
     def __init__(self, job: TrainJob, session: Session, control: Control) -> None:
         self._job, self._session, self._control = job, session, control
-        self._seen = -1
+        self._seen: tuple[int, ClassTable] | None = None
         self._steps = self._rounds = 0
         self._result: dict[str, Any] | None = None
         self._previews: Previews | None = None
 
     def run(self) -> Iterator[Progress]:
         while not self._control.cancelled:
-            seq = self._session.corrections.seq
-            if seq != self._seen:
-                self._seen = seq
+            now = self._now()
+            if now != self._seen:
+                self._seen = now
                 yield from self._round()
                 self._previews = self._new_previews()
                 yield from self._show()
@@ -101,11 +102,15 @@ class _Live:
             self._control.raise_if_cancelled()
         yield Progress(stage=STAGE, done=self._steps, total=self._steps, result=self._result)
 
+    def _now(self) -> tuple[int, ClassTable]:
+        """Return what a round depends on: the last stroke on disk, and what the numbers mean."""
+        return self._session.corrections.seq, SessionRecord.load(self._session.path).classes
+
     def _show(self) -> Iterator[Progress]:
         if self._previews is not None:
             for step in self._previews.all_of():
                 yield step
-                if self._session.corrections.seq != self._seen:  # learn from it first
+                if self._now() != self._seen:  # learn from it first
                     return
 
     def _round(self) -> Iterator[Progress]:
@@ -141,9 +146,9 @@ class _Live:
         before = self._job.out if self._result is not None else self._job.init
         how: dict[str, Any] = {}
         if before is not None:
-            card = read_card(before)
+            card = read_card(before)  # classes are added and merged meanwhile
             how = {"init": before, "architecture": None, "arguments": {}}
-            if card.classes.ids != SessionRecord.load(self._session.path).classes.ids:  # one was added
+            if card.classes.ids != SessionRecord.load(self._session.path).classes.ids:
                 how = {"init": None, "architecture": card.architecture, "arguments": card.arguments}
         job = replace(self._job, seq=None, resume=False, restart=True, **how)
         steps = FIRST_STEPS if job.init is None else STEPS

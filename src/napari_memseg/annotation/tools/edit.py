@@ -67,6 +67,12 @@ class Edit:
         """How many voxels it would paint."""
         return int(np.count_nonzero(self.mask))
 
+    def changes(self, overlay: Overlay, part: Box) -> NDArray[np.bool_]:
+        """Return which voxels of a part of the box it would change; a merged class is what it counts as."""
+        here = part.relative_to(self.box.start).slices
+        found = overlay.classes.resolve(overlay.read(part), opinions=True)
+        return np.asarray(self.mask[here] & (self.values[here] != found))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
@@ -178,8 +184,8 @@ def painting(edit: Edit, overlay: Overlay) -> Generator[Box, None, None]:
     """
 
     def painted(part: Box) -> NDArray[Any]:
-        here = part.relative_to(edit.box.start).slices
-        return np.where(edit.mask[here], edit.values[here], overlay.read(part))
+        values = edit.values[part.relative_to(edit.box.start).slices]
+        return np.where(edit.changes(overlay, part), values, overlay.read(part))
 
     return overlay.fill_from(edit.box, painted, tool=edit.tool)
 

@@ -175,7 +175,8 @@ class Selection:
     def identity(self) -> str:
         """What makes two exports the same one."""
         image, values = self.session.image, self.values
-        moment = (self.snapshot.seq, self.snapshot.run_id, self.which, str(self.region))
+        merged = [(c.id, c.merged_into) for c in self.classes.merged]
+        moment = (self.snapshot.seq, self.snapshot.run_id, merged, self.which, str(self.region))
         return repr((image.fingerprint, self.session.level, *moment, values.of, values.unknown))
 
     def names(self) -> dict[str, int]:
