@@ -27,8 +27,8 @@ from napari_memseg.widgets.painting import Painter
 from napari_memseg.widgets.session_layers import SessionLayers
 from napari_memseg.workflows.progress import Progress
 
-SEEN = ("visible", "opacity", "blending", "colormap")
-OF_IMAGES = (*SEEN, "contrast_limits", "gamma")
+SEEN = ("visible", "opacity", "blending")
+OF_IMAGES = (*SEEN, "colormap", "contrast_limits", "gamma")
 OF_LABELS = (*SEEN, "contour")
 BRUSH = ("brush_size", "selected_label", "preserve_labels", "contiguous", "n_edit_dimensions")
 OF_BRUSHES = (*OF_LABELS, *BRUSH, "editable")
@@ -98,10 +98,19 @@ class Twin:
         for name in shared:
             setattr(layer, name, getattr(source, name))
         link_layers([source, layer], shared)
+        if isinstance(source, Labels):
+            source.events.colormap.connect(self._take_colors)
+            self._take_colors()
 
     def close(self) -> None:
         """Let them differ."""
+        if isinstance(self.source, Labels):
+            self.source.events.colormap.disconnect(self._take_colors)
         unlink_layers([self.source, self.layer])
+
+    def _take_colors(self) -> None:
+        """Take the colours of the classes, which napari's links cannot compare."""
+        self.layer.colormap = self.source.colormap
 
 
 class PaintedTwin(Twin):
