@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,84 @@ def plain_zarr(zarr_format: int, **options: Any) -> Writer:
     return write
 
 
+MILLIMETRES = [length / 1000 for length in reversed(SIZE)]
+"""x, y, z."""
+
+
+def metaimage(folder: Path, voxels: NDArray[Any], *, compressed: bool = False) -> str:
+    """Write a header and voxels: beside it, or compressed behind it."""
+    kind = {"uint8": "MET_UCHAR", "uint16": "MET_USHORT", "float32": "MET_FLOAT"}[voxels.dtype.name]
+    path = folder / ("scan.mha" if compressed else "scan.mhd")
+    header = (
+        f"ObjectType = Image\nNDims = 3\nBinaryDataByteOrderMSB = False\nCompressedData = {compressed}\n"
+        f"ElementSpacing = {' '.join(map(str, MILLIMETRES))}\n"
+        f"DimSize = {' '.join(map(str, reversed(voxels.shape)))}\nElementType = {kind}\n"
+        f"ElementDataFile = {'LOCAL' if compressed else 'scan.raw'}\n"
+    ).encode()
+    path.write_bytes(header + (zlib.compress(voxels.tobytes()) if compressed else b""))
+    (folder / "scan.raw").write_bytes(voxels.tobytes())
+    return str(path)
+
+
+def vgi(folder: Path, voxels: NDArray[Any]) -> str:
+    shape = " ".join(map(str, reversed(voxels.shape)))
+    kind = "float" if voxels.dtype.kind == "f" else "unsigned integer"
+    (folder / "scan.vgi").write_text(
+        f"{{volume1}}\n[representation]\nsize = {shape}\n[file1]\nFileFormat = raw\nSize = {shape}\n"
+        f"Name = scan.vol\nDatatype = {kind}\nBitsPerElement = {8 * voxels.itemsize}\nSkipHeader = 3\n"
+        f"{{volumeprimitive12}}\n[geometry]\nresolution = {' '.join(map(str, MILLIMETRES))}\nunit = mm\n"
+    )
+    (folder / "scan.vol").write_bytes(b"123" + voxels.tobytes())
+    return str(folder / "scan.vgi")
+
+
+def nrrd(encoding: str) -> Writer:
+    def write(folder: Path, voxels: NDArray[Any]) -> str:
+        import nrrd
+
+        directions = np.diag(SIZE[::-1])
+        header = {"space": "left-posterior-superior", "space directions": directions, "encoding": encoding}
+        nrrd.write(str(folder / "scan.nrrd"), voxels.T, {**header, "space units": ["um"] * 3})
+        return str(folder / "scan.nrrd")
+
+    return write
+
+
+def nifti(ending: str) -> Writer:
+    def write(folder: Path, voxels: NDArray[Any]) -> str:
+        import nibabel
+
+        image = nibabel.Nifti1Image(voxels.T, np.diag([*MILLIMETRES, 1]))
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, folder / f"scan.{ending}")
+        return str(folder / f"scan.{ending}")
+
+    return write
+
+
+def hdf5(folder: Path, voxels: NDArray[Any]) -> str:
+    import h5py
+
+    with h5py.File(folder / "scan.h5", "w") as file:
+        dataset = file.create_dataset("group/raw", data=voxels, chunks=(2, 16, 16), compression="gzip")
+        dataset.attrs["element_size_um"] = SIZE
+    return str(folder / "scan.h5")
+
+
+def amira(folder: Path, voxels: NDArray[Any], *, codec: str = "") -> str:
+    kind = {"uint8": "byte", "uint16": "ushort", "float32": "float"}[voxels.dtype.name]
+    data = zlib.compress(voxels.tobytes()) if codec else voxels.tobytes()
+    ends = [f"0 {(n - 1) * length}" for n, length in zip(voxels.shape[::-1], SIZE[::-1], strict=True)]
+    header = (
+        f"# AmiraMesh BINARY-LITTLE-ENDIAN 2.1\n\ndefine Lattice {' '.join(map(str, voxels.shape[::-1]))}\n\n"
+        f'Parameters {{\n    Units {{\n        Coordinates "um"\n    }}\n    BoundingBox {" ".join(ends)},\n'
+        f'    CoordType "uniform"\n}}\n\nLattice {{ {kind} Data }} @1'
+        f"{f'({codec},{len(data)})' if codec else ''}\n\n# Data section follows\n@1\n"
+    ).encode()
+    (folder / "scan.am").write_bytes(header + data + b"\n")
+    return str(folder / "scan.am")
+
+
 FORMATS: dict[str, Writer] = {
     "tiff": tiff(),
     "zlib tiff": tiff(compression="zlib", rowsperstrip=5),
@@ -123,8 +203,23 @@ FORMATS: dict[str, Writer] = {
     "zarr 2": plain_zarr(2),
     "zarr 3": plain_zarr(3),
     "zarr 3 in shards": plain_zarr(3, shards=(10, 40, 32)),
+    "metaimage": metaimage,
+    "metaimage, compressed": partial(metaimage, compressed=True),
+    "vgi": vgi,
+    "nrrd": nrrd("raw"),
+    "nrrd, gzip": nrrd("gzip"),
+    "nrrd, bzip2": nrrd("bzip2"),
+    "nifti": nifti("nii"),
+    "nifti, gzip": nifti("nii.gz"),
+    "hdf5": hdf5,
+    "amira": amira,
+    "amira, zip": partial(amira, codec="HxZip"),
 }
-KNOW_THEIR_SIZE = {"imagej", "ome-tiff", "ome-zarr 0.4", "ome-zarr 0.5"}
+KNOW_NOTHING = {
+    *("tiff", "zlib tiff", "lzw tiff with a predictor", "tiled tiff", "bigtiff", "slices"),
+    *("zarr 2", "zarr 3", "zarr 3 in shards"),
+}
+"""Formats that do not say how large a voxel is."""
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

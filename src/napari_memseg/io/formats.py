@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_memseg.errors import SourceError
+from napari_memseg.io.amira import open_amira
 from napari_memseg.io.content import check_content
+from napari_memseg.io.dicom import is_dicom, open_dicom
+from napari_memseg.io.hdf5 import open_hdf5
+from napari_memseg.io.metaimage import open_metaimage
+from napari_memseg.io.nifti import open_nifti
+from napari_memseg.io.nikon import open_nikon
+from napari_memseg.io.nrrd import open_nrrd
 from napari_memseg.io.ome_zarr import is_zarr, open_zarr
 from napari_memseg.io.slices import holds_slices, open_slices
 from napari_memseg.io.source import Source, parse_source
 from napari_memseg.io.tiff import open_tiff
+from napari_memseg.io.vendor import is_other, refuse
+from napari_memseg.io.vgi import open_vgi
 
 if TYPE_CHECKING:
     import os
@@ -25,9 +34,13 @@ if TYPE_CHECKING:
 
     from napari_memseg.io.volume import Volume
 
-__all__ = ["FORMATS", "Format", "Source", "open_volume", "parse_source"]
+__all__ = ["ENDINGS", "FORMATS", "Format", "Source", "open_volume", "parse_source"]
 
 _TIFF = (".tif", ".tiff", ".btf", ".tf8")
+_META, _NRRD, _NIFTI, _HDF5 = (".mhd", ".mha"), (".nrrd", ".nhdr"), (".nii", ".nii.gz"), (".h5", ".hdf5")
+_AMIRA, _VGI, _NIKON = (".am",), (".vgi",), (".xtekct",)
+ENDINGS = (*_TIFF, *_META, *_NRRD, *_NIFTI, *_HDF5, *_AMIRA, *_VGI, *_NIKON)
+"""Of files that hold or describe a volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,10 @@ def _is_tiff(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in _TIFF
 
 
+def _ends(*endings: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.name.lower().endswith(endings)
+
+
 def _is_zarr(path: Path) -> bool:
     return path.is_dir() and is_zarr(path)
 
@@ -99,11 +116,11 @@ def _is_slices(path: Path) -> bool:
 
 
 def _unknown(path: Path) -> SourceError:
-    known = "; ".join(form.name for form in FORMATS)
+    known = "; ".join(form.name for form in FORMATS[1:])
     if path.is_dir():
         return SourceError(
-            f"The folder {path} holds no volume: no Zarr metadata and no TIFF slices lie in it. "
-            f"Known are: {known}."
+            f"The folder {path} holds no volume: neither Zarr metadata nor slices (TIFF, PNG, BMP, DICOM) "
+            f"lie in it. Known are: {known}."
         )
     return SourceError(
         f"{path} has the ending {path.suffix or 'of no format'}, which is not read. Known are: {known}. "
@@ -112,8 +129,17 @@ def _unknown(path: Path) -> SourceError:
 
 
 FORMATS = (
+    Format("other scanners' files", is_other, refuse),
+    Format("MetaImage (.mhd, .mha)", _ends(*_META), open_metaimage),
+    Format("NRRD (.nrrd, .nhdr)", _ends(*_NRRD), open_nrrd),
+    Format("NIfTI (.nii, .nii.gz)", _ends(*_NIFTI), open_nifti),
+    Format("HDF5 (.h5, .hdf5)", _ends(*_HDF5), open_hdf5),
+    Format("Amira lattices (.am)", _ends(*_AMIRA), open_amira),
+    Format("VGStudio volumes (.vgi)", _ends(*_VGI), open_vgi),
+    Format("Nikon volumes (.xtekct)", _ends(*_NIKON), open_nikon),
     Format(f"TIFF ({' '.join(_TIFF)})", _is_tiff, open_tiff),
     Format("OME-Zarr and Zarr folders", _is_zarr, open_zarr),
-    Format("folders of TIFF slices", _is_slices, open_slices),
+    Format("folders of TIFF, PNG or BMP slices", _is_slices, open_slices),
+    Format("folders of DICOM slices", is_dicom, open_dicom),
 )
 """In the order in which they are asked."""

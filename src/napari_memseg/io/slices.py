@@ -1,4 +1,4 @@
-"""Read a folder of slices, one TIFF each, as a volume.
+"""Read a folder of slices, one TIFF, PNG or BMP each, as a volume.
 
 Scanners write thousands of files whose names count. Reading them in that order is easy;
 the care is for what goes wrong on the way from the scanner, and is refused by name::
@@ -6,6 +6,8 @@ the care is for what goes wrong on the way from the scanner, and is refused by n
     slice_0007.tif, slice_0008.tif, slice_0010.tif     0009 is missing
     slice_0007.tif, slice_007.tif                      two for one place
     slice_0007.tif (2000 x 2000), overview.tif (480 x 640)
+
+Where a SkyScan log lies beside them, it says how long a voxel is.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ import numpy as np
 import tifffile
 
 from napari_memseg.errors import SourceError
+from napari_memseg.io import pictures
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.content import check_content
+from napari_memseg.io.skyscan import logged_pixel
 from napari_memseg.io.tiff_pages import Page, scan_pages
+from napari_memseg.io.units import voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from napari_memseg.geometry import Zyx
     from napari_memseg.io.source import Source
 
-ENDINGS = (".tif", ".tiff")
+ENDINGS = (".tif", ".tiff", *pictures.ENDINGS)
 """Of files that are slices."""
 MAX_SLICES = 2**20
 """A folder with more files than this is refused."""
@@ -74,8 +79,7 @@ class SliceArray:
         return np.stack(planes).astype(self.dtype, copy=False)
 
     def _plane(self, file: Path) -> NDArray[Any]:
-        with tifffile.TiffFile(file) as tif:
-            plane = np.asarray(tif.pages[0].asarray())
+        plane = _decode(file)
         if plane.shape != self.plane or plane.dtype != self.stored:
             raise SourceError(
                 f"{file} has changed since the folder was opened: it is {plane.shape} {plane.dtype} now, "
@@ -108,7 +112,10 @@ def open_slices(source: Source) -> Volume:
     _check_alike(files)
     array = _array(_in_order(files))
     check_array(array.shape, array.stored, array.chunks, source)
-    return Volume((array,), None, None, source.name, str(source), "tiff slices")
+    length, unit = logged_pixel(source.path) or (None, None)
+    size, name = voxel_size((length,) * 3, (unit,) * 3)
+    kind = files[0].suffix[1:].lower().replace("tiff", "tif").replace("tif", "tiff")
+    return Volume((array,), size, name, source.name, str(source), f"{kind} slices")
 
 
 def _is_slice(entry: os.DirEntry[str]) -> bool:
@@ -155,6 +162,8 @@ def _check_alike(files: Sequence[Path]) -> None:
 
 def _only_page(file: Path) -> Page:
     check_content(file)
+    if file.suffix.lower() in pictures.ENDINGS:
+        return _check_samples(file, pictures.page_of(file))
     found = scan_pages(file, first=True)
     page = found.pages[0]
     if found.more:
@@ -162,6 +171,10 @@ def _only_page(file: Path) -> Page:
             f"{file} holds several pages, but each file of a folder of slices holds one. Open it by itself, "
             "or move it away."
         )
+    return _check_samples(file, page)
+
+
+def _check_samples(file: Path, page: Page) -> Page:
     if page.samples > 1:
         raise SourceError(
             f"{file} has {page.samples} samples per pixel: it is a colour image, not a slice of grey values. "
@@ -213,7 +226,17 @@ def _check_gaps(files: Sequence[Path], numbers: Sequence[int]) -> None:
             )
 
 
+def _decode(file: Path) -> NDArray[Any]:
+    if file.suffix.lower() in pictures.ENDINGS:
+        return pictures.decode(file)
+    with tifffile.TiffFile(file) as tif:
+        return np.asarray(tif.pages[0].asarray())
+
+
 def _array(files: tuple[Path, ...]) -> SliceArray:
+    if files[0].suffix.lower() in pictures.ENDINGS:
+        picture = pictures.page_of(files[0])
+        return SliceArray(files, (picture.height, picture.width), np.dtype(picture.dtype))
     try:
         with tifffile.TiffFile(files[0]) as tif:
             page = tif.pages[0]

@@ -21,6 +21,10 @@ from napari_memseg.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_ENDING = re.compile(
+    r"(\.ome)?\.(tiff?|btf|tf8|zarr|mh[ad]|nrrd|nhdr|nii(\.gz)?|h5|hdf5|am|vgi|xtekct)$", re.IGNORECASE
+)
+"""Of a name, with which nobody calls a volume."""
 _CHOICE = re.compile(r"\s*(\w+)\s*=\s*(\d{1,9})\s*")
 
 
@@ -50,7 +54,7 @@ class Source:
     @property
     def name(self) -> str:
         """What a person calls it: the file's name without its endings, and what is inside it."""
-        stem = re.sub(r"(\.ome)?\.(tiff?|btf|tf8|zarr)$", "", self.path.name, flags=re.IGNORECASE)
+        stem = _ENDING.sub("", self.path.name)
         return f"{stem} {self.inner}" if self.inner else stem
 
 

@@ -26,10 +26,13 @@ from qtpy.QtWidgets import (
 
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Zyx
+from napari_memseg.io.formats import ENDINGS
 from napari_memseg.io.volume import Volume
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.words import duration
 
+VOLUMES = f"Volumes ({' '.join(f'*{ending}' for ending in ENDINGS)});;All files (*)"
+"""What a file dialog offers."""
 MARGIN = 4
 """Around the text of a choice, in pixels."""
 DRAW_MS = 200

@@ -15,10 +15,8 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QVBoxLayout, QWidg
 from napari_memseg.errors import InputError
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.pages.page import why_read_only
-from napari_memseg.widgets.parts import Button, column, form, group, row
+from napari_memseg.widgets.parts import VOLUMES, Button, column, form, group, row
 from napari_memseg.workflows.label_meaning import ImportConfig, renamed_of
-
-KINDS = "Labels (*.tif *.tiff *.btf *.tf8);;All files (*)"
 
 
 class ImportLabels(QWidget):
@@ -91,7 +89,7 @@ class ImportLabels(QWidget):
         return self._desk.why_not_close()
 
     def _browse(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Labels made elsewhere", filter=KINDS)
+        chosen, _ = QFileDialog.getOpenFileName(self, "Labels made elsewhere", filter=VOLUMES)
         if chosen:
             self.file.setText(chosen)
 

@@ -22,6 +22,7 @@ from napari_memseg.widgets.adopt import Adopted, LayerFacts, adopt
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.pages.page import Page, why_read_only
 from napari_memseg.widgets.parts import (
+    VOLUMES,
     Button,
     Choice,
     Hint,
@@ -266,7 +267,7 @@ class OpenPage(Page):
         self.level_form.setVisible(count > 1)
 
     def _ask_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a volume", "", "TIFF (*.tif *.tiff *.btf *.tf8)")
+        path, _ = QFileDialog.getOpenFileName(self, "Open a volume", filter=VOLUMES)
         self._open(path)
 
     def _ask_folder(self) -> None:

@@ -1,0 +1,156 @@
+"""Read a lattice of Amira or Avizo (.am): uncompressed where it lies, RLE and zip whole.
+
+A header of text says how large the lattice is and where its corners lie, voxel centre to voxel centre::
+
+    define Lattice 50 50 50                                   x y z
+    BoundingBox 95.7 164.3 60.7 129.3 0.7 69.3                (164.3 - 95.7) / 49 = 1.4
+    Lattice { byte Labels } @1(HxByteRLE,6113)                behind a line "@1"
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.io.header import MOST_TEXT, read_text
+from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.units import unit_name
+from napari_memseg.io.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.io.source import Source
+    from napari_memseg.io.units import VoxelSize
+
+TYPES = {
+    "byte": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int32": "i4",
+    "int": "i4",
+    "float": "f4",
+    "double": "f8",
+}
+"""dtypes by their names."""
+_LATTICE = re.compile(r"define\s+Lattice\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})")
+_DATA = re.compile(
+    r"Lattice\s*\{\s*(\w+)(\[\d+\])?\s+\w+\s*\}\s*=?\s*@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d{1,15})\s*\))?"
+)
+_BOX = re.compile(r"BoundingBox\s+" + r"\s+".join([r"(-?[\d.]+(?:[eE][-+]?\d+)?)"] * 6))
+_UNITS = re.compile(r'Coordinates\s+"([^"]{1,20})"')
+
+
+def open_amira(source: Source) -> Volume:
+    """Open the first lattice of numbers of an AmiraMesh file.
+
+    Raises
+    ------
+    SourceError
+        If it holds landmarks, a surface or numbers as text, is cut off, or is compressed and too large for
+        memory.
+    """
+    text = read_text(source.path)
+    lattice, data = _LATTICE.search(text), _DATA.search(text)
+    if not text.lstrip().startswith("# AmiraMesh") or lattice is None or data is None:
+        raise SourceError(
+            f"{source.path} is not an image: it holds no lattice of voxels ({_kind(text)}). "
+            "Export the image itself from Amira, as AmiraMesh or as a TIFF stack."
+        )
+    shape = zyx(int(n) for n in reversed(lattice.groups()))
+    stored = _dtype(text, data, source)
+    offset = _behind(text, f"@{data[3]}", source)
+    size, unit = _voxel_size(text, shape)
+    if data[4] is None:
+        return raw_volume(source, RawArray(source.path, offset, shape, stored), size, unit, "amira")
+    if data[4] not in _UNPACK or (data[4] == "HxByteRLE" and stored.itemsize > 1):
+        raise SourceError(
+            f"{source.path} is compressed by {data[4]}, which is not read. Save it uncompressed."
+        )
+    check_whole(source, shape, stored)
+    where = (source.path, offset, int(data[5]), data[4])
+    array = WholeArray(partial(_unpacked, *where, shape, stored), shape, stored)
+    return Volume((array,), size, unit, source.name, str(source), f"amira, {data[4]}")
+
+
+def _kind(text: str) -> str:
+    said = re.search(r'ContentType\s+"(\w{1,40})"', text)
+    return said[1] if said else text.strip().split("\n", 1)[0][:60]
+
+
+def _dtype(text: str, data: re.Match[str], source: Source) -> np.dtype[Any]:
+    first = text.lstrip().split("\n", 1)[0].upper()
+    if "BINARY" not in first or data[1] not in TYPES or data[2]:
+        raise SourceError(
+            f"{source.path} holds {data[1]}{data[2] or ''} values ({first.strip('# ')[:60].strip()}). Read "
+            f"are binary lattices of one value: {', '.join(TYPES)}. Export it as one of these."
+        )
+    return np.dtype(TYPES[data[1]]).newbyteorder("<" if "LITTLE" in first else ">")
+
+
+def _behind(text: str, mark: str, source: Source) -> int:
+    """Return where the voxels begin: behind the line that holds nothing but the mark."""
+    found = re.search(rf"^{mark}[ \t]*\r?\n", text, re.MULTILINE)
+    if found is None:
+        raise SourceError(
+            f"{source.path} has no line {mark} in its first {MOST_TEXT:,} bytes, behind which the voxels "
+            "begin. It is cut off: copy it again."
+        )
+    return found.end()
+
+
+def _voxel_size(text: str, shape: Zyx) -> tuple[VoxelSize | None, str | None]:
+    box = _BOX.search(text)
+    if box is None or min(shape) < 2:
+        return None, None
+    low, high = [float(n) for n in box.groups()[::2]], [float(n) for n in box.groups()[1::2]]
+    x, y, z = ((b - a) / (n - 1) for a, b, n in zip(low, high, shape[::-1], strict=True))
+    if min(x, y, z) <= 0:
+        return None, None
+    unit = _UNITS.search(text)
+    return (z, y, x), unit_name(unit[1]) if unit else None
+
+
+def _unpacked(
+    file: Path, offset: int, packed: int, codec: str, shape: Zyx, stored: np.dtype[Any]
+) -> NDArray[Any]:
+    """Unpack no more than the lattice holds."""
+    size = prod(shape) * stored.itemsize
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        data = _UNPACK[codec](opened.read(packed), size)
+    if len(data) < size:
+        raise SourceError(
+            f"{file} is cut off: {len(data):,} of {size:,} bytes of voxels are there. Copy it again."
+        )
+    return np.frombuffer(data, stored, prod(shape)).reshape(shape)
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    return zlib.decompressobj().decompress(packed, size)
+
+
+def _run_lengths(packed: bytes, size: int) -> bytes:
+    """Undo Amira's byte run lengths: n x means x n times, 128 + n that n bytes follow as they are."""
+    out, place = bytearray(), 0
+    while place < len(packed) - 1 and len(out) < size:
+        count = packed[place]
+        if count & 0x80:
+            out += packed[place + 1 : place + 1 + (count & 0x7F)]
+            place += 1 + (count & 0x7F)
+        else:
+            out += packed[place + 1 : place + 2] * count
+            place += 2
+    return bytes(out)
+
+
+_UNPACK = {"HxZip": _inflate, "HxByteRLE": _run_lengths}

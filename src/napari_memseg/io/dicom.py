@@ -1,0 +1,216 @@
+"""Read a folder of DICOM slices as a volume, slice by slice, through pydicom.
+
+Slices are sorted by where they lie along the axis that is perpendicular to them, not by their names. Headers
+are read first, in several threads; voxels when they are asked for.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.io.axes import check_array, voxel_dtype
+from napari_memseg.io.extras import need
+from napari_memseg.io.slices import MAX_SLICES, THREADS
+from napari_memseg.io.volume import DECODING_ERRORS, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.io.source import Source
+    from napari_memseg.io.units import VoxelSize
+
+MARK = b"DICM"
+"""At byte 128 of a DICOM file."""
+ENDINGS = (".dcm", ".dicom")
+UNEVEN = 0.01
+"""Share of a step by which others may differ from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What a header says of one slice."""
+
+    file: Path
+    plane: tuple[int, int]
+    stored: np.dtype[Any]
+    along: float
+    """Where it lies, perpendicular to itself, in millimetres."""
+    spacing: tuple[float, float] | None
+    """Between rows and columns, in millimetres."""
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, eq=False)
+class DicomArray:
+    """A ``LazyArray`` over files of one slice each."""
+
+    slices: tuple[Slice, ...]
+
+    @property
+    def shape(self) -> Zyx:
+        """Length of each axis, in voxels."""
+        return len(self.slices), *self.slices[0].plane
+
+    @property
+    def chunks(self) -> Zyx:
+        """One file."""
+        return 1, *self.slices[0].plane
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """What a slice holds, once it is scaled as its header says."""
+        first = self.slices[0]
+        whole = all(n == int(n) for one in self.slices for n in (one.slope, one.intercept))
+        if not whole:
+            return np.dtype(np.float32)
+        plain = all((one.slope, one.intercept) == (1, 0) for one in self.slices)
+        return first.stored if plain or first.stored == np.int16 else np.dtype(np.int32)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the voxels become."""
+        return voxel_dtype(self.stored)
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
+        """Decode the slices of a span, and cut them to the other two."""
+        return np.stack([self._plane(one)[index[1:]] for one in self.slices[index[0]]])
+
+    def _plane(self, one: Slice) -> NDArray[Any]:
+        import pydicom
+
+        voxels = pydicom.dcmread(one.file).pixel_array
+        if (one.slope, one.intercept) == (1, 0):
+            return np.asarray(voxels, self.dtype)
+        return np.asarray(voxels * one.slope + one.intercept, self.dtype)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file, or one in a folder, begins as DICOM does or has its ending."""
+    return _looks_like_one(path) if path.is_file() else any(map(_looks_like_one, _files(path)[:3]))
+
+
+def open_dicom(source: Source) -> Volume:
+    """Open a folder of slices.
+
+    Raises
+    ------
+    SourceError
+        If a slice is missing, differs from the others, is damaged or in colour; of a single file always,
+        since it is one slice.
+    """
+    pydicom = need("pydicom", source)
+    if source.path.is_file():
+        _refuse_single(pydicom, source)
+    files = [
+        file for file in _files(source.path) if file.suffix.lower() in (".dcm", ".dicom") or _has_mark(file)
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        slices = sorted(pool.map(lambda file: _header(pydicom, file), files), key=lambda one: one.along)
+    _check_alike(slices)
+    array = DicomArray(tuple(slices))
+    check_array(array.shape, array.stored, array.chunks, source)
+    size = _voxel_size(slices)
+    return Volume((array,), size, "millimeter" if size else None, source.name, str(source), "dicom")
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
+    return found[:MAX_SLICES]
+
+
+def _looks_like_one(file: Path) -> bool:
+    return file.suffix.lower() in ENDINGS or _has_mark(file)
+
+
+def _has_mark(file: Path) -> bool:
+    with file.open("rb") as opened:
+        opened.seek(128)
+        return opened.read(4) == MARK
+
+
+def _refuse_single(pydicom: Any, source: Source) -> None:
+    """Say what is wrong with a file, and if nothing is, that it is one slice."""
+    if not _has_mark(source.path):
+        raise SourceError(
+            f"{source.path} lacks the mark DICM of a DICOM file (no preamble and meta header). "
+            "Export the series again."
+        )
+    _header(pydicom, source.path)
+    raise SourceError(
+        f"{source.path} is one slice of a series, not a volume. Open the folder in which all its slices lie."
+    )
+
+
+def _header(pydicom: Any, file: Path) -> Slice:
+    try:
+        said = pydicom.dcmread(file, stop_before_pixels=True)
+        plane = int(said.Rows), int(said.Columns)
+        bits, signed = int(said.BitsAllocated), int(said.get("PixelRepresentation", 0))
+        samples, frames = int(said.get("SamplesPerPixel", 1)), int(said.get("NumberOfFrames", 1) or 1)
+        slope, intercept = float(said.get("RescaleSlope", 1)), float(said.get("RescaleIntercept", 0))
+        stored = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+        along, spacing = _along(said), _spacing(said)
+        raw = not said.file_meta.TransferSyntaxUID.is_compressed
+    except (*DECODING_ERRORS, pydicom.errors.InvalidDicomError) as error:
+        raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
+    if samples != 1 or frames != 1:
+        raise SourceError(
+            f"{file} holds {frames} frames of {samples} samples per pixel. Read are series with a file for "
+            "each slice of grey values: export it so."
+        )
+    needed, there = plane[0] * plane[1] * stored.itemsize, file.stat().st_size
+    if raw and there < needed:
+        raise SourceError(f"{file} is too short: its voxels need {needed:,} bytes, and it has {there:,}.")
+    return Slice(file, plane, stored, along, spacing, slope, intercept)
+
+
+def _along(said: Any) -> float:
+    """Return where a slice lies, perpendicular to its rows and columns; else the number it has."""
+    place, lies = said.get("ImagePositionPatient"), said.get("ImageOrientationPatient")
+    if place is None or lies is None:
+        return float(said.get("SliceLocation", said.get("InstanceNumber", 0)))
+    row, column = np.asarray(lies[:3], float), np.asarray(lies[3:], float)
+    return float(np.asarray(place, float) @ np.cross(row, column))
+
+
+def _spacing(said: Any) -> tuple[float, float] | None:
+    found = [float(n) for n in said.get("PixelSpacing", [])]
+    return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
+
+
+def _check_alike(slices: Sequence[Slice]) -> None:
+    first = slices[0]
+    for one in slices:
+        if (one.plane, one.stored, one.spacing) != (first.plane, first.stored, first.spacing):
+            raise SourceError(
+                f"{one.file.name} in {one.file.parent} is {one.plane} {one.stored} at {one.spacing} mm, but "
+                f"{first.file.name} is {first.plane} {first.stored} at {first.spacing}. Keep one series in a "
+                "folder."
+            )
+    steps = [b.along - a.along for a, b in pairwise(slices)]
+    for (a, b), step in zip(pairwise(slices), steps, strict=True):
+        if step <= 0 or step > min(steps) * (1 + UNEVEN):
+            wrong = "lie at one place" if step <= 0 else f"lie {step:.4g} mm apart, others {min(steps):.4g}"
+            raise SourceError(
+                f"{a.file.name} and {b.file.name} in {a.file.parent} {wrong}: a slice is missing or is there "
+                "twice. Copy the whole series again."
+            )
+
+
+def _voxel_size(slices: Sequence[Slice]) -> VoxelSize | None:
+    spacing = slices[0].spacing
+    if spacing is None or len(slices) < 2:
+        return None
+    step = (slices[-1].along - slices[0].along) / (len(slices) - 1)
+    return step, *spacing

@@ -1,0 +1,138 @@
+"""Read one dataset of an HDF5 file, chunk by chunk, through h5py.
+
+Nothing is said there about space, but for ``element_size_um`` (z, y, x) of ilastik and PlantSeg.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.io.axes import SPACE, VolumeView, check_array, pick
+from napari_memseg.io.extras import need
+from napari_memseg.io.volume import DECODING_ERRORS, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.io.source import Source
+    from napari_memseg.io.units import VoxelSize
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MOST_DATASETS = 1000
+"""Of a file that are looked at."""
+MORE_AXES = ("t", "c", *SPACE)
+"""Names of the last axes where a dataset has more than three."""
+
+
+@dataclass(eq=False)
+class Dataset:
+    """A dataset that is opened where it is read, in any process, by one thread at a time."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Read slices."""
+        h5py = import_module("h5py")
+        with self._lock, h5py.File(self.file, "r") as opened:
+            return np.asarray(opened[self.name][index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock behind."""
+        return {"file": self.file, "name": self.name, "shape": self.shape, "dtype": self.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def open_hdf5(source: Source) -> Volume:
+    """Open the dataset that the source names, or the only one that can be a volume.
+
+    Raises
+    ------
+    SourceError
+        If it is no HDF5, or there are several datasets and none was chosen: they are listed.
+    """
+    _check_signature(source.path)
+    h5py = need("h5py", source)
+    try:
+        with h5py.File(source.path, "r") as opened:
+            name = _chosen(_datasets(h5py, opened), source)
+            found = opened[name]
+            dataset = Dataset(source.path, name, tuple(map(int, found.shape)), np.dtype(found.dtype))
+            chunk = tuple(map(int, found.chunks)) if found.chunks else _piece(dataset.shape)
+            size = _voxel_size(found.attrs.get("element_size_um"))
+    except SourceError:
+        raise
+    except DECODING_ERRORS as error:
+        raise SourceError(f"{source.path} is a damaged HDF5 file ({error}). Copy it again.") from error
+    axes = [*(f"d{n}" for n in range(len(dataset.shape) - 5)), *MORE_AXES[-len(dataset.shape) :]]
+    view = VolumeView(dataset, chunk, axes, pick(axes, dataset.shape, source))
+    check_array(dataset.shape, dataset.dtype, chunk, source)
+    return Volume((view,), size, "micrometer" if size else None, source.name, str(source), "hdf5")
+
+
+def _check_signature(path: Path) -> None:
+    """Refuse what is no HDF5; its signature may stand behind a block of a user's own."""
+    with path.open("rb") as file:
+        for place in (0, 512, 1024, 2048, 4096):
+            file.seek(place)
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                return
+    raise SourceError(
+        f"{path} is no HDF5 file: it lacks the signature. If it is a few lines of text, it stands for a link "
+        "to another file: copy that."
+    )
+
+
+def _datasets(h5py: Any, opened: Any) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of what could be an image and lies in the file itself."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look(name: str, item: Any) -> bool | None:
+        is_array = isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in "biufc"
+        if is_array and not item.is_virtual and not item.external:
+            found[name] = tuple(map(int, item.shape))
+        return True if len(found) >= MOST_DATASETS else None
+
+    opened.visititems(look)
+    return found
+
+
+def _chosen(found: dict[str, tuple[int, ...]], source: Source) -> str:
+    name = (source.inner or "").strip("/")
+    if name in found:
+        return name
+    if not source.inner and len(found) == 1:
+        return next(iter(found))
+    if not found:
+        raise SourceError(f"{source.path} holds no dataset of numbers with two axes or more.")
+    listed = "; ".join(f"{one} {shape}" for one, shape in list(found.items())[:20])
+    raise SourceError(
+        f"{source.path} holds {len(found)} datasets: {listed}. Choose one by its name, for example "
+        f"{source.path}::{next(iter(found))}"
+    )
+
+
+def _piece(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what is read at a time of a dataset that has no chunks."""
+    return (*(1,) * (len(shape) - 2), min(shape[-2], 64), min(shape[-1], 1024))
+
+
+def _voxel_size(said: Any) -> VoxelSize | None:
+    lengths = np.asarray(said if said is not None else [], dtype=float).ravel()
+    if len(lengths) != 3 or not (np.isfinite(lengths) & (lengths > 0)).all():
+        return None
+    z, y, x = (float(n) for n in lengths)
+    return z, y, x

@@ -1,0 +1,92 @@
+"""Read the text in front of, or beside, a run of voxels: keys, and numbers that may lie.
+
+Scanners and medical formats say how to read a file of bare voxels in a few lines of text.
+Each wrong or missing number is refused by its key, before anything is opened because of it.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_memseg.errors import SourceError
+from napari_memseg.geometry import Zyx, zyx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_TEXT = 2**20
+"""Bytes of a file that are looked at for its header."""
+
+
+class Header:
+    """What a text header says, by key in lower case.
+
+    Parameters
+    ----------
+    path : Path
+        Where it was read, for messages.
+    values : mapping of str to str
+        Its lines.
+    """
+
+    def __init__(self, path: Path, values: Mapping[str, str]) -> None:
+        self.path = path
+        self._values = {key.strip().lower(): value.strip() for key, value in values.items()}
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a value; SourceError where it is missing and has no default."""
+        found = self._values.get(key.lower(), default)
+        if found is None:
+            raise SourceError(f"{self.path} does not say {key!r}. It is cut off, or no header of a volume.")
+        return found
+
+    def whole(self, key: str, count: int) -> tuple[int, ...]:
+        """Return whole numbers above 0; SourceError for anything else."""
+        text = self.text(key)
+        try:
+            found = tuple(int(part) for part in text.split())
+        except ValueError:
+            found = ()
+        if len(found) != count or min(found) < 1:
+            raise SourceError(
+                f"{self.path} says {key} = {text!r:.80}, but {count} whole numbers above 0 are needed. "
+                "The header is damaged: write the file again where it came from."
+            )
+        return found
+
+    def xyz(self, key: str) -> Zyx:
+        """Return three lengths that are given as x, y, z in the order z, y, x."""
+        return zyx(self.whole(key, 3)[::-1])
+
+    def lengths(self, key: str) -> tuple[float, float, float] | None:
+        """Return three lengths, given as x, y, z, in the order z, y, x; None where they are none."""
+        try:
+            found = [float(part) for part in self.text(key, "").split()]
+        except ValueError:
+            return None
+        if len(found) != 3 or not all(isfinite(length) and length > 0 for length in found):
+            return None
+        x, y, z = found
+        return z, y, x
+
+    def beside(self, name: str) -> Path:
+        """Return the path of a file that the header names; SourceError for one that lies elsewhere."""
+        found = self.path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise SourceError(
+                f"{self.path} points to {name!r}, outside of its own folder. Put the voxels beside the "
+                "header and write only their file name into it."
+            )
+        if not found.is_file():
+            raise SourceError(
+                f"{self.path} needs {found.name} beside it, which is not there. Copy both files."
+            )
+        return found
+
+
+def read_text(path: Path) -> str:
+    """Return the beginning of a file as text, one character a byte."""
+    with path.open("rb") as file:
+        return file.read(MOST_TEXT).decode("latin-1")

@@ -1,0 +1,127 @@
+"""Read a MetaImage: a text header, and voxels beside it (.mhd) or behind it (.mha).
+
+Keys as in https://itk.org/Wiki/ITK/MetaIO/Documentation, where lengths are in millimetres unless another unit
+is named. Uncompressed voxels are read where they lie.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.io.header import Header, read_text
+from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.units import unit_name
+from napari_memseg.io.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.geometry import Zyx
+    from napari_memseg.io.source import Source
+
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+"""dtypes by their names; "long" has 32 bits there."""
+END = "elementdatafile"
+"""The last key; voxels follow its line where it says LOCAL."""
+
+
+def open_metaimage(source: Source) -> Volume:
+    """Open a MetaImage of three axes and one channel.
+
+    Raises
+    ------
+    SourceError
+        If it is anything else, is cut off, or is compressed and too large for memory.
+    """
+    header, behind = _read(source.path)
+    shape, stored = _shape(header), _dtype(header)
+    size = header.lengths("ElementSpacing") or header.lengths("ElementSize")
+    unit = unit_name(header.text("DistanceUnits", "mm")) if size else None
+    name = header.text(END)
+    local = name.upper() == "LOCAL"
+    file = source.path if local else header.beside(name)
+    offset = behind if local else max(_number(header, "HeaderSize"), 0)
+    if _number(header, "HeaderSize") == -1 and not local:
+        offset = file.stat().st_size - prod(shape) * stored.itemsize
+    if header.text("CompressedData", "False").lower() != "true":
+        return raw_volume(source, RawArray(file, max(offset, 0), shape, stored), size, unit, "metaimage")
+    check_whole(source, shape, stored)
+    array = WholeArray(partial(_inflated, file, offset, shape, stored), shape, stored)
+    return Volume((array,), size, unit, source.name, str(source), "metaimage, compressed")
+
+
+def _read(path: Path) -> tuple[Header, int]:
+    """Return the header, and how many bytes lie before what follows it."""
+    values: dict[str, str] = {}
+    place = 0
+    for line in read_text(path).splitlines(keepends=True):
+        key, equals, value = line.partition("=")
+        place += len(line)
+        if not equals:
+            break
+        values[key] = value
+        if key.strip().lower() == END:
+            break
+    header = Header(path, values)
+    header.text("NDims")
+    return header, place
+
+
+def _shape(header: Header) -> Zyx:
+    dimensions, channels = header.text("NDims"), header.text("ElementNumberOfChannels", "1")
+    if dimensions != "3" or channels != "1":
+        raise SourceError(
+            f"{header.path} has {dimensions} axes and {channels} channels, but a volume has three axes and "
+            "one channel. Save one of its channels or times as a file of its own."
+        )
+    return header.xyz("DimSize")
+
+
+def _dtype(header: Header) -> np.dtype[Any]:
+    name = header.text("ElementType")
+    if name not in TYPES:
+        raise SourceError(f"{header.path} has voxels of type {name!r}. Possible are: {', '.join(TYPES)}.")
+    order = header.text("BinaryDataByteOrderMSB", header.text("ElementByteOrderMSB", "False"))
+    return np.dtype(TYPES[name]).newbyteorder(">" if order.lower() == "true" else "<")
+
+
+def _number(header: Header, key: str) -> int:
+    text = header.text(key, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise SourceError(f"{header.path} says {key} = {text!r:.80}, which is no whole number.") from None
+
+
+def _inflated(file: Path, offset: int, shape: Zyx, stored: np.dtype[Any]) -> NDArray[Any]:
+    """Inflate no more than the header says there is."""
+    size = prod(shape) * stored.itemsize
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        data = zlib.decompressobj(wbits=47).decompress(opened.read(), size)
+    if len(data) < size:
+        raise SourceError(
+            f"{file} is cut off: it inflates to {len(data):,} bytes and should hold {size:,}. Copy it again."
+        )
+    return np.frombuffer(data, stored).reshape(shape)

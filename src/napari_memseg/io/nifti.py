@@ -1,0 +1,107 @@
+"""Read a NIfTI through nibabel: slice by slice where it is uncompressed, whole where it is not.
+
+Its axes are stored x fastest, whichever way the body lies; a volume keeps that order, and each axis its own
+length of a voxel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.io.axes import check_array, pick, voxel_dtype
+from napari_memseg.io.extras import need
+from napari_memseg.io.raw import PIECE, WholeArray, check_whole
+from napari_memseg.io.units import unit_name
+from napari_memseg.io.volume import DECODING_ERRORS, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.io.source import Source
+
+AXES = ("x", "y", "z", "t", "c", "d6", "d7")
+"""As they are stored."""
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiArray:
+    """A ``LazyArray`` over nibabel's proxy of an uncompressed file."""
+
+    proxy: Any
+    picked: tuple[int, ...]
+    """Indices along the axes behind x, y and z."""
+    shape: Zyx
+    stored: np.dtype[Any]
+
+    @property
+    def chunks(self) -> Zyx:
+        """What is read at a time, in voxels."""
+        return zyx(min(n, most) for n, most in zip(self.shape, PIECE, strict=True))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the voxels become."""
+        return voxel_dtype(self.stored)
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
+        """Read three slices."""
+        z, y, x = index
+        return np.asarray(self.proxy[(x, y, z, *self.picked)], self.dtype).transpose(2, 1, 0)
+
+
+def open_nifti(source: Source) -> Volume:
+    """Open a NIfTI; of more than three axes one index along each other.
+
+    Raises
+    ------
+    SourceError
+        If it is damaged, complex, or compressed and too large for memory.
+    """
+    nibabel = need("nibabel", source)
+    try:
+        image = nibabel.load(source.path)
+        proxy, lengths = image.dataobj, tuple(int(n) for n in image.shape)
+        zooms, (unit, _) = image.header.get_zooms(), image.header.get_xyzt_units()
+        stored = _dtype(image, proxy)
+    except (*DECODING_ERRORS, nibabel.filebasedimages.ImageFileError) as error:
+        raise SourceError(f"{source.path} is a damaged NIfTI ({error}). Copy it again.") from error
+    lengths, zooms = (*lengths, 1, 1, 1)[: max(3, len(lengths))], (*zooms, 1, 1, 1)[:3]
+    axes = AXES[: len(lengths)]
+    picked = tuple(pick(axes, lengths, source).values())
+    shape = zyx(lengths[2::-1])
+    check_array(shape, stored, (1, 1, 1), source)
+    array: Any = NiftiArray(proxy, picked[: max(len(proxy.shape) - 3, 0)], shape, stored)
+    if source.path.suffix.lower() == ".gz":
+        check_whole(source, zyx(lengths[2::-1]), stored)
+        array = WholeArray(partial(_whole, array, source.path), shape, stored)
+    size, name = _voxel_size(zooms, unit)
+    return Volume((array,), size, name, source.name, str(source), "nifti")
+
+
+def _dtype(image: Any, proxy: Any) -> np.dtype[Any]:
+    """Return what is stored, or the floats that it is scaled to."""
+    stored = np.dtype(image.get_data_dtype())
+    scaled = (float(proxy.slope), float(proxy.inter)) != (1.0, 0.0)
+    return np.dtype(np.float32) if scaled and stored.kind in "iub" else stored
+
+
+def _voxel_size(zooms: Sequence[float], unit: str) -> tuple[tuple[float, float, float] | None, str | None]:
+    x, y, z = (float(n) for n in zooms)
+    if not all(np.isfinite(n) and n > 0 for n in (x, y, z)):
+        return None, None
+    return (z, y, x), unit_name(unit)
+
+
+def _whole(array: NiftiArray, path: Any) -> NDArray[Any]:
+    try:
+        return array[slice(None), slice(None), slice(None)]
+    except DECODING_ERRORS as error:
+        raise SourceError(f"{path} is cut off or damaged ({error}). Copy it again.") from error

@@ -1,0 +1,173 @@
+"""Read an NRRD: a text header, and voxels behind it or in a file beside it.
+
+Format: https://teem.sourceforge.net/nrrd/format.html; the header is parsed by pynrrd. Lengths are the norms
+of the space directions, so that an oblique grid keeps its voxel size. Uncompressed voxels are read where they
+lie.
+"""
+
+from __future__ import annotations
+
+import bz2
+import zlib
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_memseg.errors import SourceError
+from napari_memseg.geometry import Zyx, zyx
+from napari_memseg.io.extras import need
+from napari_memseg.io.header import MOST_TEXT, Header
+from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.units import unit_name, voxel_size
+from napari_memseg.io.volume import DECODING_ERRORS, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_memseg.io.source import Source
+    from napari_memseg.io.units import VoxelSize
+
+TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(
+        ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"
+    ),
+    "float": "f4",
+    "double": "f8",
+}
+"""dtypes by all their names."""
+GZIP, BZIP2 = ("gzip", "gz"), ("bzip2", "bz2")
+
+
+def open_nrrd(source: Source) -> Volume:
+    """Open an NRRD of three axes.
+
+    Raises
+    ------
+    SourceError
+        If it is anything else, cut off, or compressed and too large for memory.
+    """
+    header, file, offset = _read(source)
+    shape, stored = _shape(header, source), _dtype(header, source)
+    size, unit = _voxel_size(header)
+    encoding = str(header.get("encoding", "")).lower()
+    if encoding == "raw":
+        return raw_volume(source, RawArray(file, offset, shape, stored), size, unit, "nrrd")
+    if encoding not in (*GZIP, *BZIP2):
+        raise SourceError(
+            f"{source.path} has encoding {encoding!r}. Possible are raw, gzip and bzip2: save it as one of "
+            "these."
+        )
+    check_whole(source, shape, stored)
+    _check_encoding(file, offset, encoding)
+    array = WholeArray(partial(_unpacked, file, offset, encoding, shape, stored), shape, stored)
+    return Volume((array,), size, unit, source.name, str(source), f"nrrd, {encoding}")
+
+
+def _read(source: Source) -> tuple[dict[str, Any], Path, int]:
+    """Return what the header says, the file of the voxels, and the bytes before them."""
+    nrrd = need("nrrd", source)
+    try:
+        with source.path.open("rb") as opened:
+            header = dict(nrrd.read_header(_lines(opened, source)))
+            behind = opened.tell()
+    except (*DECODING_ERRORS, nrrd.NRRDError) as error:
+        raise SourceError(f"{source.path} has no header of an NRRD that can be read ({error}).") from error
+    named = header.get("data file", header.get("datafile"))
+    file = source.path if named is None else Header(source.path, {}).beside(str(named))
+    offset = 0 if named is not None else behind
+    lines, skipped = int(header.get("line skip", 0)), int(header.get("byte skip", 0))
+    if lines:
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            for _ in range(min(lines, 10_000)):
+                opened.readline(MOST_TEXT)
+            offset = opened.tell()
+    if skipped == -1:
+        return (
+            header,
+            file,
+            file.stat().st_size - prod(_shape(header, source)) * _dtype(header, source).itemsize,
+        )
+    return header, file, offset + skipped
+
+
+def _lines(opened: Any, source: Source) -> Any:
+    """Yield the lines of a header; one without an end is no header."""
+    while opened.tell() < MOST_TEXT:
+        line = opened.readline(MOST_TEXT)
+        yield line
+        if not line.strip():
+            return
+    raise SourceError(f"{source.path} has a header of more than {MOST_TEXT:,} bytes, which is not believed.")
+
+
+def _shape(header: dict[str, Any], source: Source) -> Zyx:
+    sizes = [int(n) for n in np.atleast_1d(header.get("sizes", []))]
+    if len(sizes) != 3:
+        raise SourceError(
+            f"{source.path} has {len(sizes)} axes of lengths {sizes}, but a volume has three. Save one "
+            "channel or time of it as a file of its own."
+        )
+    return zyx(sizes[::-1])
+
+
+def _dtype(header: dict[str, Any], source: Source) -> np.dtype[Any]:
+    name = str(header.get("type", "")).lower()
+    if name not in TYPES:
+        raise SourceError(f"{source.path} has voxels of type {name!r}. Possible are: {', '.join(TYPES)}.")
+    return np.dtype(TYPES[name]).newbyteorder(">" if header.get("endian") == "big" else "<")
+
+
+def _voxel_size(header: dict[str, Any]) -> tuple[VoxelSize | None, str | None]:
+    """Return the lengths of the axes, and their unit where it is said."""
+    if (directions := header.get("space directions")) is not None:
+        lengths = [float(n) for n in np.linalg.norm(np.asarray(directions, float), axis=-1)]
+    else:
+        lengths = [float(n) for n in np.atleast_1d(header.get("spacings", []))]
+    if len(lengths) != 3 or not all(np.isfinite(n) and n > 0 for n in lengths):
+        return None, None
+    units = [
+        str(unit).strip('"') for unit in np.atleast_1d(header.get("space units", header.get("units", [])))
+    ]
+    if len(units) == 3 and all(unit_name(unit) for unit in units):
+        return voxel_size(lengths[::-1], units[::-1])
+    x, y, z = lengths
+    return (z, y, x), None
+
+
+def _check_encoding(file: Path, offset: int, encoding: str) -> None:
+    """Refuse a file that says one compression and has another."""
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        magic = opened.read(3)
+    if not magic.startswith(b"\x1f\x8b" if encoding in GZIP else b"BZh"):
+        raise SourceError(
+            f"{file} should hold voxels in encoding {encoding!r}, but they begin otherwise ({magic!r}). "
+            "Correct the header's encoding, or write the file again."
+        )
+
+
+def _unpacked(file: Path, offset: int, encoding: str, shape: Zyx, stored: np.dtype[Any]) -> NDArray[Any]:
+    """Unpack no more than the header says there is."""
+    size = prod(shape) * stored.itemsize
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        packed = opened.read()
+    unpack = zlib.decompressobj(wbits=47) if encoding in GZIP else bz2.BZ2Decompressor()
+    data = unpack.decompress(packed, size)
+    if len(data) < size:
+        raise SourceError(
+            f"{file} is cut off: it unpacks to {len(data):,} bytes and should hold {size:,}. Copy it again."
+        )
+    return np.frombuffer(data, stored).reshape(shape)

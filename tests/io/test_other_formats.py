@@ -1,0 +1,275 @@
+"""What single formats add to the contract of all: side files, series, choices, and refusals that help."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from napari_memseg.errors import SourceError
+from napari_memseg.geometry import Box
+from napari_memseg.io import raw
+from napari_memseg.io.formats import open_volume
+from volumes import amira, hdf5, metaimage, nifti, noise, nrrd, vgi
+
+VOXELS = noise()
+
+
+def everything(source):
+    volume = open_volume(source)
+    return volume.read(Box.whole(volume.shape))
+
+
+def edited(path, old, new):
+    """Return a file in which bytes were replaced."""
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    return path
+
+
+# Side files
+
+
+@pytest.fixture
+def nikon(tmp_path):
+    """A header, and float32 voxels beside it."""
+    z, y, x = VOXELS.shape
+    lengths = "".join(f"VoxelSize{axis}=0.0195\n" for axis in "XYZ")
+    (tmp_path / "fly.xtekct").write_text(
+        f"[XTekCT]\nName=fly\nVoxelsX={x}\nVoxelsY={y}\nVoxelsZ={z}\n{lengths}"
+    )
+    (tmp_path / "fly.vol").write_bytes(VOXELS.astype("<f4").tobytes())
+    return tmp_path / "fly.xtekct"
+
+
+def test_a_nikon_volume_is_float_voxels_in_millimetres(nikon):
+    volume = open_volume(nikon)
+    np.testing.assert_array_equal(everything(nikon), VOXELS.astype(np.float32), strict=True)
+    assert (volume.voxel_size, volume.unit, volume.name) == ((0.0195,) * 3, "millimeter", "fly")
+
+
+def test_bare_voxels_that_are_cut_off_are_refused_with_both_sizes(nikon):
+    voxels = nikon.with_suffix(".vol")
+    voxels.write_bytes(voxels.read_bytes()[:-1])
+    with pytest.raises(SourceError, match=r"cut off: .* need 21,460 bytes, and it has 21,459"):
+        open_volume(nikon)
+
+
+@pytest.mark.parametrize("name", [b"/etc/passwd", b"../scan.raw"])
+def test_a_header_leads_nowhere_outside_of_its_folder(tmp_path, name):
+    path = tmp_path / "in" / "scan.mhd"
+    path.parent.mkdir()
+    metaimage(path.parent, VOXELS)
+    with pytest.raises(SourceError, match="outside of its own folder"):
+        open_volume(edited(path, b"scan.raw", name))
+
+
+def test_a_header_without_its_voxels_says_which_file_is_missing(tmp_path):
+    path = vgi(tmp_path, VOXELS)
+    (tmp_path / "scan.vol").unlink()
+    with pytest.raises(SourceError, match=r"needs scan.vol beside it"):
+        open_volume(path)
+
+
+@pytest.mark.parametrize("wrong", [b"29 37", b"29 37 -5", b"a b c"])
+def test_a_shape_that_cannot_be_is_named_by_its_key(tmp_path, wrong):
+    metaimage(tmp_path, VOXELS)
+    with pytest.raises(SourceError, match=r"DimSize = .* but 3 whole numbers above 0 are needed"):
+        open_volume(edited(tmp_path / "scan.mhd", b"29 37 5", wrong))
+
+
+def test_a_detached_nrrd_reads_the_file_beside_it_in_its_byte_order(tmp_path):
+    (tmp_path / "scan.raw").write_bytes(b"line\n" + VOXELS.astype(">u2").tobytes())
+    (tmp_path / "scan.nhdr").write_text(
+        "NRRD0004\ntype: ushort\ndimension: 3\nsizes: 29 37 5\nencoding: raw\nendian: big\nline skip: 1\n"
+        "spacings: 0.25 0.5 2.5\ndata file: scan.raw\n"
+    )
+    np.testing.assert_array_equal(everything(tmp_path / "scan.nhdr"), VOXELS, strict=True)
+    assert open_volume(tmp_path / "scan.nhdr").voxel_size == (2.5, 0.5, 0.25)
+
+
+# What is compressed as a whole
+
+
+@pytest.mark.parametrize("write", [nrrd("gzip"), nifti("nii.gz"), lambda *a: metaimage(*a, compressed=True)])
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, write):
+    path = write(tmp_path, VOXELS)
+    monkeypatch.setattr(raw, "SHARE", 0.0)
+    with pytest.raises(SourceError, match=r"compressed as a whole and becomes .* Save it uncompressed"):
+        open_volume(path)
+
+
+def test_what_unpacks_to_more_than_it_says_is_cut_and_to_less_is_refused(tmp_path):
+    path = tmp_path / "scan.nrrd"
+    header = b"NRRD0004\ntype: uint16\ndimension: 3\nsizes: 29 37 5\nencoding: gzip\nendian: little\n\n"
+    path.write_bytes(header + gzip.compress(VOXELS.tobytes() + bytes(10**6)))
+    np.testing.assert_array_equal(everything(path), VOXELS)
+    short = tmp_path / "short.nrrd"
+    short.write_bytes(header + gzip.compress(VOXELS.tobytes()[:-2]))
+    with pytest.raises(SourceError, match="unpacks to 10,728 bytes and should hold 10,730"):
+        everything(short)
+
+
+def test_a_wrong_encoding_is_named_when_it_is_opened(tmp_path):
+    path = tmp_path / "scan.nrrd"
+    nrrd("gzip")(tmp_path, VOXELS)
+    with pytest.raises(SourceError, match="in encoding 'bzip2', but they begin otherwise"):
+        open_volume(edited(path, b"encoding: gzip", b"encoding: bzip2"))
+
+
+# Amira
+
+
+def test_amiras_run_lengths_are_undone(tmp_path):
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 25).reshape(4, 5, 5)
+    amira(tmp_path, labels)
+    text, mark, _ = (tmp_path / "scan.am").read_bytes().partition(b"\n@1\n")
+    packed = b"\x19\x00" + b"\x19\x01" + b"\x99" + b"\x02" * 25 + b"\x19\x03"
+    head = text.replace(b"Data } @1", b"Data } @1(HxByteRLE,%d)" % len(packed))
+    (tmp_path / "scan.am").write_bytes(head + mark + packed)
+    np.testing.assert_array_equal(everything(tmp_path / "scan.am"), labels)
+
+
+def test_landmarks_are_no_image(tmp_path):
+    path = tmp_path / "points.am"
+    path.write_text('# HyperMesh 3D ASCII 1.0\ndefine Markers 10\nParameters { ContentType "LandmarkSet" }\n')
+    with pytest.raises(SourceError, match=r"not an image: it holds no lattice of voxels \(LandmarkSet\)"):
+        open_volume(path)
+
+
+# Choices
+
+
+def test_one_of_several_datasets_is_chosen_by_its_name(tmp_path):
+    import h5py
+
+    path = hdf5(tmp_path, VOXELS)
+    with h5py.File(path, "r+") as file:
+        file["labels"] = VOXELS > 100
+    with pytest.raises(SourceError, match=r"2 datasets: group/raw .*labels .*for example .*::group/raw"):
+        open_volume(path)
+    np.testing.assert_array_equal(everything(f"{path}::labels"), (VOXELS > 100).astype(np.uint8), strict=True)
+
+
+def test_text_under_the_name_of_an_hdf5_is_none(tmp_path):
+    (tmp_path / "scan.h5").write_text("../elsewhere/scan.h5")
+    with pytest.raises(SourceError, match="no HDF5 file"):
+        open_volume(tmp_path / "scan.h5")
+
+
+def test_one_time_of_a_nifti_is_chosen(tmp_path):
+    series = np.stack([VOXELS, VOXELS + 1])
+    path = nifti("nii")(tmp_path, series)
+    with pytest.raises(SourceError, match="choose one index along t"):
+        open_volume(path)
+    np.testing.assert_array_equal(everything(f"{path}@t=1"), VOXELS + 1, strict=True)
+
+
+def test_complex_voxels_are_refused(tmp_path):
+    with pytest.raises(SourceError, match="complex64 values"):
+        open_volume(nifti("nii")(tmp_path, VOXELS.astype(np.complex64)))
+
+
+@pytest.mark.parametrize("ending", ["txrm", "AIM", "isq"])
+def test_files_of_scanners_that_are_not_read_name_the_way_out(tmp_path, ending):
+    path = tmp_path / f"scan.{ending}"
+    path.write_bytes(b"something")
+    with pytest.raises(SourceError, match=rf"scan.{ending} is .*[Ee]xport"):
+        open_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "module"), [(hdf5, "h5py"), (nrrd("raw"), "nrrd"), (nifti("nii"), "nibabel")]
+)
+def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
+    tmp_path, monkeypatch, write, module
+):
+    path = write(tmp_path, VOXELS)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceError, match=rf"package {module}, which is not installed.*napari-memseg\[io\]"):
+        open_volume(path)
+
+
+# Folders of slices
+
+
+def bmp(plane):
+    """Return a picture of 8 bits in grey, rows from the bottom up."""
+    height, width = plane.shape
+    row = -(-width // 4) * 4
+    palette = b"".join(bytes((n, n, n, 0)) for n in range(256))
+    head = struct.pack("<2sIHHI", b"BM", 54 + 1024 + row * height, 0, 0, 54 + 1024)
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, row * height, 0, 0, 256, 256)
+    rows = b"".join(line.tobytes().ljust(row, b"\0") for line in plane[::-1])
+    return head + about + palette + rows
+
+
+def png(plane):
+    import imagecodecs
+
+    return imagecodecs.png_encode(plane)
+
+
+@pytest.mark.parametrize(("ending", "write"), [("bmp", bmp), ("png", png)])
+def test_pictures_are_slices_and_a_skyscan_log_says_how_large_their_pixels_are(tmp_path, ending, write):
+    voxels = VOXELS.astype(np.uint8)
+    for number, plane in enumerate(voxels, 96):
+        (tmp_path / f"fly_rec{number:08}.{ending}").write_bytes(write(plane))
+    (tmp_path / f"fly_rec_spr.{ending}").write_bytes(write(voxels[0, :9]))
+    np.testing.assert_array_equal(everything(tmp_path), voxels, strict=True)
+    assert open_volume(tmp_path).voxel_size is None
+    log = "[Acquisition]\nImage Pixel Size (um)=2\n[Reconstruction]\nPixel Size (um)=4.5\n"
+    (tmp_path / "fly_rec.log").write_text(log)
+    found = open_volume(tmp_path)
+    assert (found.voxel_size, found.unit, found.format) == ((4.5,) * 3, "micrometer", f"{ending} slices")
+
+
+def test_a_picture_that_claims_more_than_it_holds_is_refused(tmp_path):
+    content = bytearray(png(VOXELS[0].astype(np.uint8)))
+    content[16:24] = struct.pack(">II", 2**30, 2**30)
+    (tmp_path / "slice_1.png").write_bytes(content)
+    with pytest.raises(SourceError, match=r"claims 1073741824 x 1073741824 pixels"):
+        open_volume(tmp_path)
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    """A series whose names do not count as its slices lie."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    for number, plane in enumerate(VOXELS):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.SOPClassUID, one.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
+        one.Rows, one.Columns = plane.shape
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated = one.BitsStored = 16
+        one.HighBit, one.PixelRepresentation = 15, 0
+        one.PixelSpacing, one.ImageOrientationPatient = [0.5, 0.25], [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [0, 0, 2.5 * number]
+        one.PixelData = plane.astype("<u2").tobytes()
+        one.save_as(tmp_path / f"IM{(number * 3) % 5}.dcm", enforce_file_format=True)
+    return tmp_path
+
+
+def test_a_dicom_series_is_sorted_by_where_its_slices_lie(dicom):
+    volume = open_volume(dicom)
+    np.testing.assert_array_equal(everything(dicom), VOXELS, strict=True)
+    assert (volume.voxel_size, volume.unit) == ((2.5, 0.5, 0.25), "millimeter")
+
+
+def test_a_slice_that_is_missing_in_a_dicom_series_is_noticed(dicom):
+    (dicom / "IM1.dcm").unlink()  # the third
+    with pytest.raises(SourceError, match=r"5 mm apart, others 2.5: a slice is missing"):
+        open_volume(dicom)
+
+
+def test_one_dicom_file_is_a_slice_and_says_what_to_open(dicom):
+    with pytest.raises(SourceError, match=r"one slice of a series.*Open the folder"):
+        open_volume(dicom / "IM0.dcm")
