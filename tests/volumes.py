@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 import zarr
@@ -189,6 +191,65 @@ def amira(folder: Path, voxels: NDArray[Any], *, codec: str = "") -> str:
     return str(folder / "scan.am")
 
 
+def nikon(folder: Path, voxels: NDArray[Any]) -> str:
+    """Write a header, and float32 voxels beside it."""
+    z, y, x = voxels.shape
+    lengths = "".join(f"VoxelSize{axis}=0.0195\n" for axis in "XYZ")
+    shape = f"VoxelsX={x}\nVoxelsY={y}\nVoxelsZ={z}\n"
+    (folder / "fly.xtekct").write_text(f"[XTekCT]\nName=fly\n{shape}{lengths}")
+    (folder / "fly.vol").write_bytes(voxels.astype("<f4").tobytes())
+    return str(folder / "fly.xtekct")
+
+
+def bmp(plane: NDArray[Any]) -> bytes:
+    """Return a picture of 8 bits in grey, rows from the bottom up."""
+    height, width = plane.shape
+    row = -(-width // 4) * 4
+    palette = b"".join(bytes((n, n, n, 0)) for n in range(256))
+    head = struct.pack("<2sIHHI", b"BM", 54 + 1024 + row * height, 0, 0, 54 + 1024)
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, row * height, 0, 0, 256, 256)
+    rows = b"".join(line.tobytes().ljust(row, b"\0") for line in plane[::-1])
+    return head + about + palette + rows
+
+
+def png(plane: NDArray[Any]) -> bytes:
+    """Return a picture in grey."""
+    return bytes(imagecodecs.png_encode(plane))
+
+
+def pictures(ending: str, write: Callable[[NDArray[Any]], bytes]) -> Writer:
+    def write_all(folder: Path, voxels: NDArray[Any]) -> str:
+        (folder / "scan").mkdir()
+        for number, plane in enumerate(voxels.astype(np.uint8), 96):
+            (folder / "scan" / f"fly_rec{number:08}.{ending}").write_bytes(write(plane))
+        log = "[Acquisition]\nImage Pixel Size (um)=2\n[Reconstruction]\nPixel Size (um)=4.5\n"
+        (folder / "scan" / "fly_rec.log").write_text(log)
+        return str(folder / "scan")
+
+    return write_all
+
+
+def dicom_series(folder: Path, voxels: NDArray[Any]) -> str:
+    """Write a series of uint16 slices whose names do not count as its slices lie."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    for number, plane in enumerate(voxels):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.SOPClassUID, one.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
+        one.Rows, one.Columns = plane.shape
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated = one.BitsStored = 16
+        one.HighBit, one.PixelRepresentation = 15, 0
+        one.PixelSpacing, one.ImageOrientationPatient = [0.5, 0.25], [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [0, 0, 2.5 * number]
+        one.PixelData = plane.astype("<u2").tobytes()
+        one.save_as(folder / f"IM{(number * 3) % 5}.dcm", enforce_file_format=True)
+    return str(folder)
+
+
 FORMATS: dict[str, Writer] = {
     "tiff": tiff(),
     "zlib tiff": tiff(compression="zlib", rowsperstrip=5),
@@ -215,6 +276,14 @@ FORMATS: dict[str, Writer] = {
     "amira": amira,
     "amira, zip": partial(amira, codec="HxZip"),
 }
+SPECIAL: dict[str, Writer] = {
+    "nikon": nikon,
+    "dicom": dicom_series,
+    "bmp slices": pictures("bmp", bmp),
+    "png slices": pictures("png", png),
+    "amira, run lengths": partial(amira, codec="HxByteRLE"),
+}
+"""Formats of one dtype, or of a voxel size that is told otherwise."""
 KNOW_NOTHING = {
     *("tiff", "zlib tiff", "lzw tiff with a predictor", "tiled tiff", "bigtiff", "slices"),
     *("zarr 2", "zarr 3", "zarr 3 in shards"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
 from napari_memseg.io import raw
 from napari_memseg.io.formats import open_volume
-from volumes import amira, hdf5, metaimage, nifti, noise, nrrd, vgi
+from volumes import amira, bmp, dicom_series, hdf5, metaimage, nifti, noise, nrrd, png, vgi
+from volumes import nikon as write_nikon
 
 VOXELS = noise()
 
@@ -37,13 +39,7 @@ def edited(path, old, new):
 @pytest.fixture
 def nikon(tmp_path):
     """A header, and float32 voxels beside it."""
-    z, y, x = VOXELS.shape
-    lengths = "".join(f"VoxelSize{axis}=0.0195\n" for axis in "XYZ")
-    (tmp_path / "fly.xtekct").write_text(
-        f"[XTekCT]\nName=fly\nVoxelsX={x}\nVoxelsY={y}\nVoxelsZ={z}\n{lengths}"
-    )
-    (tmp_path / "fly.vol").write_bytes(VOXELS.astype("<f4").tobytes())
-    return tmp_path / "fly.xtekct"
+    return Path(write_nikon(tmp_path, VOXELS))
 
 
 def test_a_nikon_volume_is_float_voxels_in_millimetres(nikon):
@@ -169,6 +165,11 @@ def test_one_time_of_a_nifti_is_chosen(tmp_path):
     np.testing.assert_array_equal(everything(f"{path}@t=1"), VOXELS + 1, strict=True)
 
 
+def test_a_nifti_of_two_axes_is_a_volume_of_one_slice(tmp_path):
+    path = nifti("nii")(tmp_path, VOXELS[0])
+    np.testing.assert_array_equal(everything(path), VOXELS[:1], strict=True)
+
+
 def test_complex_voxels_are_refused(tmp_path):
     with pytest.raises(SourceError, match="complex64 values"):
         open_volume(nifti("nii")(tmp_path, VOXELS.astype(np.complex64)))
@@ -197,23 +198,6 @@ def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
 # Folders of slices
 
 
-def bmp(plane):
-    """Return a picture of 8 bits in grey, rows from the bottom up."""
-    height, width = plane.shape
-    row = -(-width // 4) * 4
-    palette = b"".join(bytes((n, n, n, 0)) for n in range(256))
-    head = struct.pack("<2sIHHI", b"BM", 54 + 1024 + row * height, 0, 0, 54 + 1024)
-    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, row * height, 0, 0, 256, 256)
-    rows = b"".join(line.tobytes().ljust(row, b"\0") for line in plane[::-1])
-    return head + about + palette + rows
-
-
-def png(plane):
-    import imagecodecs
-
-    return imagecodecs.png_encode(plane)
-
-
 @pytest.mark.parametrize(("ending", "write"), [("bmp", bmp), ("png", png)])
 def test_pictures_are_slices_and_a_skyscan_log_says_how_large_their_pixels_are(tmp_path, ending, write):
     voxels = VOXELS.astype(np.uint8)
@@ -239,23 +223,7 @@ def test_a_picture_that_claims_more_than_it_holds_is_refused(tmp_path):
 @pytest.fixture
 def dicom(tmp_path):
     """A series whose names do not count as its slices lie."""
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    for number, plane in enumerate(VOXELS):
-        one = pydicom.Dataset()
-        one.file_meta = pydicom.dataset.FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        one.SOPClassUID, one.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
-        one.Rows, one.Columns = plane.shape
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated = one.BitsStored = 16
-        one.HighBit, one.PixelRepresentation = 15, 0
-        one.PixelSpacing, one.ImageOrientationPatient = [0.5, 0.25], [1, 0, 0, 0, 1, 0]
-        one.ImagePositionPatient = [0, 0, 2.5 * number]
-        one.PixelData = plane.astype("<u2").tobytes()
-        one.save_as(tmp_path / f"IM{(number * 3) % 5}.dcm", enforce_file_format=True)
-    return tmp_path
+    return Path(dicom_series(tmp_path, VOXELS))
 
 
 def test_a_dicom_series_is_sorted_by_where_its_slices_lie(dicom):

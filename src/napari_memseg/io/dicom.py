@@ -89,7 +89,10 @@ class DicomArray:
     def _plane(self, one: Slice) -> NDArray[Any]:
         import pydicom
 
-        voxels = pydicom.dcmread(one.file).pixel_array
+        try:
+            voxels = pydicom.dcmread(one.file).pixel_array
+        except MemoryError as error:  # an element that claims to be huge
+            raise SourceError(f"{one.file} is a damaged DICOM file ({error}). Export it again.") from error
         if (one.slope, one.intercept) == (1, 0):
             return np.asarray(voxels, self.dtype)
         return np.asarray(voxels * one.slope + one.intercept, self.dtype)
@@ -162,7 +165,7 @@ def _header(pydicom: Any, file: Path) -> Slice:
         stored = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
         along, spacing = _along(said), _spacing(said)
         raw = not said.file_meta.TransferSyntaxUID.is_compressed
-    except (*DECODING_ERRORS, pydicom.errors.InvalidDicomError) as error:
+    except (*DECODING_ERRORS, MemoryError, pydicom.errors.InvalidDicomError) as error:
         raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
     if samples != 1 or frames != 1:
         raise SourceError(

@@ -54,7 +54,9 @@ class NiftiArray:
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Read three slices."""
         z, y, x = index
-        return np.asarray(self.proxy[(x, y, z, *self.picked)], self.dtype).transpose(2, 1, 0)
+        asked = (x, y, z, *self.picked)[: len(self.proxy.shape)]
+        voxels = np.asarray(self.proxy[asked], self.dtype)
+        return voxels.reshape(*voxels.shape[:2], -1).transpose(2, 1, 0)
 
 
 def open_nifti(source: Source) -> Volume:
@@ -71,19 +73,28 @@ def open_nifti(source: Source) -> Volume:
         proxy, lengths = image.dataobj, tuple(int(n) for n in image.shape)
         zooms, (unit, _) = image.header.get_zooms(), image.header.get_xyzt_units()
         stored = _dtype(image, proxy)
-    except (*DECODING_ERRORS, nibabel.filebasedimages.ImageFileError) as error:
+    except _errors(nibabel) as error:
         raise SourceError(f"{source.path} is a damaged NIfTI ({error}). Copy it again.") from error
-    lengths, zooms = (*lengths, 1, 1, 1)[: max(3, len(lengths))], (*zooms, 1, 1, 1)[:3]
-    axes = AXES[: len(lengths)]
-    picked = tuple(pick(axes, lengths, source).values())
+    lengths = (*lengths, 1, 1)[: max(3, len(lengths))]  # a slice is a volume of one
+    picked = tuple(pick(AXES[: len(lengths)], lengths, source).values())
     shape = zyx(lengths[2::-1])
     check_array(shape, stored, (1, 1, 1), source)
-    array: Any = NiftiArray(proxy, picked[: max(len(proxy.shape) - 3, 0)], shape, stored)
+    array: Any = NiftiArray(proxy, picked, shape, stored)
     if source.path.suffix.lower() == ".gz":
-        check_whole(source, zyx(lengths[2::-1]), stored)
+        check_whole(source, shape, stored)
         array = WholeArray(partial(_whole, array, source.path), shape, stored)
-    size, name = _voxel_size(zooms, unit)
+    size, name = _voxel_size((*zooms, 1, 1)[:3], unit)
     return Volume((array,), size, name, source.name, str(source), "nifti")
+
+
+def _errors(nibabel: Any) -> tuple[type[Exception], ...]:
+    """Return what nibabel raises where a file is damaged."""
+    return (
+        *DECODING_ERRORS,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+    )
 
 
 def _dtype(image: Any, proxy: Any) -> np.dtype[Any]:

@@ -78,7 +78,7 @@ def _read(source: Source) -> tuple[dict[str, Any], Path, int]:
     """Return what the header says, the file of the voxels, and the bytes before them."""
     nrrd = need("nrrd", source)
     try:
-        with source.path.open("rb") as opened:
+        with source.path.open("rb") as opened, np.errstate(invalid="ignore"):
             header = dict(nrrd.read_header(_lines(opened, source)))
             behind = opened.tell()
     except (*DECODING_ERRORS, nrrd.NRRDError) as error:

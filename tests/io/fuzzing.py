@@ -1,0 +1,127 @@
+"""Damage a file in many ways and see what a reader makes of each: ``fuzzing.py KIND FIRST COUNT``.
+
+One process with a bound on its memory; each mutation is made of its own seed, so that one can be tried again
+alone. What is printed are the seeds at which anything but a volume or one of our errors came, with the
+traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # volumes
+
+from napari_memseg.errors import MemsegError
+from napari_memseg.geometry import Box, zyx
+from napari_memseg.io.formats import open_volume
+from volumes import FORMATS, SPECIAL, noise
+
+MEMORY = 4 * 2**30
+"""Bytes of address space: what is allocated because a file says so would not fit."""
+SECONDS = 10
+"""For one mutation."""
+LARGEST = 2**22
+"""Voxels that are read of what opens."""
+NUMBERS = (b"0", b"-1", b"99999999999", b"4294967295", b"nan", b"1e308", b"\0\0\0\0", b"\xff\xff\xff\xff")
+"""That are put where others were."""
+
+
+def main(kind: str, first: int, count: int) -> int:
+    """Try so many mutations; return how many went wrong."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGALRM, _too_long)
+    logging.disable()
+    folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
+    (folder / "whole").mkdir()
+    source = Path((FORMATS | SPECIAL)[kind](folder / "whole", noise()))
+    wrong = 0
+    for seed in range(first, first + count):
+        shutil.rmtree(folder / "broken", ignore_errors=True)
+        shutil.copytree(folder / "whole", folder / "broken")
+        mutate(folder / "broken", np.random.default_rng(seed))
+        wrong += not is_answered(folder / "broken" / source.relative_to(folder / "whole"), seed)
+    shutil.rmtree(folder)
+    return wrong
+
+
+def mutate(folder: Path, chance: np.random.Generator) -> None:
+    """Damage one file of a folder, in one to three places."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    path = files[chance.integers(len(files))]
+    content = bytearray(path.read_bytes())
+    for _ in range(chance.integers(1, 4)):
+        content = _HOW[chance.integers(len(_HOW))](content, chance)
+    path.write_bytes(content)
+
+
+def is_answered(source: Path, seed: int) -> bool:
+    """Whether a file opens and reads, or is refused by an error of ours."""
+    signal.alarm(SECONDS)
+    try:
+        volume = open_volume(source)
+        shape = zyx(min(n, 64) for n in volume.shape)
+        volume.read(Box.at((0, 0, 0), shape))
+    except MemsegError:
+        return True
+    except BaseException:  # noqa: BLE001 # whatever it is, it is told
+        sys.stdout.write(f"seed {seed}\n{traceback.format_exc()}\n")
+        return False
+    finally:
+        signal.alarm(0)
+    return True
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"longer than {SECONDS} s")
+
+
+def _place(content: bytearray, chance: np.random.Generator) -> int:
+    """Return a place in a file, every second time near its beginning, where headers are."""
+    end = len(content) if chance.integers(2) else min(len(content), 512)
+    return int(chance.integers(end)) if end else 0
+
+
+def _flip(content: bytearray, chance: np.random.Generator) -> bytearray:
+    if content:
+        content[_place(content, chance)] ^= 1 << int(chance.integers(8))
+    return content
+
+
+def _cut(content: bytearray, chance: np.random.Generator) -> bytearray:
+    return content[: _place(content, chance)]
+
+
+def _insert(content: bytearray, chance: np.random.Generator) -> bytearray:
+    place = _place(content, chance)
+    return content[:place] + bytearray(chance.bytes(int(chance.integers(1, 16)))) + content[place:]
+
+
+def _remove(content: bytearray, chance: np.random.Generator) -> bytearray:
+    place = _place(content, chance)
+    return content[:place] + content[place + int(chance.integers(1, 64)) :]
+
+
+def _number(content: bytearray, chance: np.random.Generator) -> bytearray:
+    """Put an odd number over what is there; over digits, if some are near."""
+    place = _place(content, chance)
+    digits = next(
+        (n for n in range(place, min(place + 64, len(content))) if content[n : n + 1].isdigit()), place
+    )
+    number = NUMBERS[chance.integers(len(NUMBERS))]
+    return content[:digits] + bytearray(number) + content[digits + int(chance.integers(0, 4)) :]
+
+
+_HOW = (_flip, _flip, _cut, _insert, _remove, _number, _number)
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
