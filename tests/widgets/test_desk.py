@@ -8,6 +8,7 @@ from napari.settings import get_settings
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_memseg.annotation import overlay
 from napari_memseg.annotation.corrections import Corrections
 from napari_memseg.annotation.session import Session
 from napari_memseg.inference.config import SegmentConfig
@@ -359,7 +360,10 @@ def test_what_the_disk_refuses_is_not_shown_and_nothing_is_painted_until_it_take
     close(viewer)
 
 
-def test_a_disk_that_refuses_under_the_brush_stops_it_with_one_message(until, open_dock, folder, disk, said):
+def test_a_disk_that_refuses_under_the_brush_stops_it_with_one_message(
+    until, open_dock, folder, disk, said, monkeypatch
+):
+    monkeypatch.setattr(overlay, "GROUP_SECONDS", 1000.0)  # the painter's timer asks the disk, not a dab
     viewer, dock = open_dock(folder)
     dock.desk.choose(BONE)
     disk.full = True

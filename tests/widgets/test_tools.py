@@ -174,7 +174,12 @@ def test_a_layer_that_is_deleted_in_mid_edit_leaves_no_trace_of_it(opened, until
     viewer, dock = opened()
     where, layer = cube(dock), dock.desk.shown.corrections
     dock.desk.session.overlay.fill(where, BONE)
-    layer.events.editable.connect(lambda: QTimer.singleShot(0, lambda: viewer.layers.remove(layer)))
+
+    def remove():
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+    layer.events.editable.connect(lambda: QTimer.singleShot(0, remove))
     point(viewer)
     use(viewer, Qt.Key.Key_O)
     until(lambda: layer not in viewer.layers)
