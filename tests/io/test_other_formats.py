@@ -241,3 +241,113 @@ def test_a_slice_that_is_missing_in_a_dicom_series_is_noticed(dicom):
 def test_one_dicom_file_is_a_slice_and_says_what_to_open(dicom):
     with pytest.raises(SourceError, match=r"one slice of a series.*Open the folder"):
         open_volume(dicom / "IM0.dcm")
+
+
+# What a header says that changes the voxels
+
+
+def detached(folder, *lines, voxels=VOXELS, before=b""):
+    """Return the header of an NRRD with more lines, and write its voxels beside it."""
+    (folder / "scan.raw").write_bytes(before + voxels.tobytes())
+    said = ("NRRD0004", "type: ushort", "dimension: 3", "sizes: 29 37 5", "encoding: raw", "endian: little")
+    path = folder / "scan.nhdr"
+    path.write_text("\n".join([*said, *lines, "data file: scan.raw", ""]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("key", ["byte skip", "byteskip"])
+def test_bytes_before_the_voxels_are_skipped_in_both_spellings(tmp_path, key):
+    np.testing.assert_array_equal(everything(detached(tmp_path, f"{key}: 4", before=b"HEAD")), VOXELS)
+
+
+def test_a_negative_skip_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="byte skip: -20, which cannot be"):
+        open_volume(detached(tmp_path, "byte skip: -20"))
+
+
+def test_a_colour_picture_is_no_volume(tmp_path):
+    with pytest.raises(SourceError, match="kind 'rgb-color'"):
+        open_volume(detached(tmp_path, "kinds: RGB-color domain domain"))
+
+
+def test_micrometres_of_an_nrrd_stay_micrometres(tmp_path):
+    units = 'space units: "µm" "µm" "µm"'
+    path = detached(tmp_path, "space dimension: 3", "space directions: (5,0,0) (0,5,0) (0,0,5)", units)
+    assert (open_volume(path).voxel_size, open_volume(path).unit) == ((5.0, 5.0, 5.0), "micrometer")
+
+
+def test_voxels_as_text_are_refused(tmp_path):
+    metaimage(tmp_path, VOXELS)
+    with pytest.raises(SourceError, match="voxels as text"):
+        open_volume(edited(tmp_path / "scan.mhd", b"NDims = 3\n", b"NDims = 3\nBinaryData = False\n"))
+
+
+def test_bits_that_fill_no_byte_are_refused(tmp_path):
+    vgi(tmp_path, VOXELS)
+    with pytest.raises(SourceError, match="voxels of 12 bits"):
+        open_volume(edited(tmp_path / "scan.vgi", b"BitsPerElement = 16", b"BitsPerElement = 12"))
+
+
+def test_rescaled_slices_do_not_wrap(dicom):
+    import pydicom
+
+    for file in dicom.iterdir():
+        one = pydicom.dcmread(file)
+        one.RescaleSlope, one.RescaleIntercept = 2, -1024
+        one.PixelData = np.full((37, 29), 60_000, "<u2").tobytes()
+        one.save_as(file)
+    found = everything(dicom)
+    assert (found == 118_976).all()
+    assert found.dtype == np.int32
+
+
+def test_slices_without_a_place_have_no_depth(dicom):
+    import pydicom
+
+    for number, file in enumerate(sorted(dicom.iterdir())):
+        one = pydicom.dcmread(file)
+        del one.ImagePositionPatient
+        one.InstanceNumber = number
+        one.save_as(file)
+    assert open_volume(dicom).voxel_size is None
+
+
+def test_sections_that_were_left_out_make_slices_thicker(tmp_path):
+    for number, plane in enumerate(VOXELS.astype(np.uint8)):
+        (tmp_path / f"fly_rec{number:08}.bmp").write_bytes(bmp(plane))
+    log = "[Reconstruction]\nPixel Size (um)=4.5\nSection to Section Step=2\n"
+    (tmp_path / "fly_rec.log").write_text(log)
+    assert open_volume(tmp_path).voxel_size == (9.0, 4.5, 4.5)
+
+
+def test_a_nifti_that_is_cut_off_is_refused(tmp_path):
+    path = Path(nifti("nii")(tmp_path, VOXELS))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SourceError, match="cut off: it needs"):
+        open_volume(path)
+
+
+def test_the_axes_of_ilastik_are_those_it_tags(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["exported_data"] = VOXELS[..., None]
+        axes = ", ".join(f'{{"key": "{axis}"}}' for axis in "zyxc")
+        file["exported_data"].attrs["axistags"] = f'{{"axes": [{axes}]}}'
+    np.testing.assert_array_equal(everything(tmp_path / "scan.h5"), VOXELS, strict=True)
+
+
+def test_a_picture_beside_tiff_slices_is_no_slice(tmp_path):
+    import tifffile
+
+    for number, plane in enumerate(VOXELS):
+        tifffile.imwrite(tmp_path / f"slice_{number}.tif", plane, photometric="minisblack")
+    (tmp_path / "screenshot.png").write_bytes(png(VOXELS[0].astype(np.uint8)))
+    np.testing.assert_array_equal(everything(tmp_path), VOXELS, strict=True)
+
+
+@pytest.mark.parametrize("more", ["::0", "@c=0"])
+def test_nothing_is_chosen_inside_one_volume(tmp_path, more):
+    path = metaimage(tmp_path, VOXELS)
+    with pytest.raises(SourceError, match="nothing to choose inside"):
+        open_volume(f"{path}{more}")

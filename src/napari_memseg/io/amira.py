@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import zlib
 from functools import partial
-from math import prod
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.header import MOST_TEXT, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import Volume
 
@@ -44,7 +44,7 @@ TYPES = {
 """dtypes by their names."""
 _LATTICE = re.compile(r"define\s+Lattice\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})")
 _DATA = re.compile(
-    r"Lattice\s*\{\s*(\w+)(\[\d+\])?\s+\w+\s*\}\s*=?\s*@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d{1,15})\s*\))?"
+    r"Lattice\s*\{\s*(\w+)(\[\d+\])?\s+\w+\s*\}\s*(?:=\s*)?@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d{1,15})\s*\))?"
 )
 _BOX = re.compile(r"BoundingBox\s+" + r"\s+".join([r"(-?[\d.]+(?:[eE][-+]?\d+)?)"] * 6))
 _UNITS = re.compile(r'Coordinates\s+"([^"]{1,20})"')
@@ -61,7 +61,7 @@ def open_amira(source: Source) -> Volume:
     """
     text = read_text(source.path)
     lattice, data = _LATTICE.search(text), _DATA.search(text)
-    if not text.lstrip().startswith("# AmiraMesh") or lattice is None or data is None:
+    if not text.lstrip().startswith(("# AmiraMesh", "# Avizo")) or lattice is None or data is None:
         raise SourceError(
             f"{source.path} is not an image: it holds no lattice of voxels ({_kind(text)}). "
             "Export the image itself from Amira, as AmiraMesh or as a TIFF stack."
@@ -76,6 +76,7 @@ def open_amira(source: Source) -> Volume:
         raise SourceError(
             f"{source.path} is compressed by {data[4]}, which is not read. Save it uncompressed."
         )
+    check_alone(source)
     check_whole(source, shape, stored)
     where = (source.path, offset, int(data[5]), data[4])
     array = WholeArray(partial(_unpacked, *where, shape, stored), shape, stored)
@@ -112,9 +113,12 @@ def _voxel_size(text: str, shape: Zyx) -> tuple[VoxelSize | None, str | None]:
     box = _BOX.search(text)
     if box is None or min(shape) < 2:
         return None, None
-    low, high = [float(n) for n in box.groups()[::2]], [float(n) for n in box.groups()[1::2]]
+    try:
+        low, high = [float(n) for n in box.groups()[::2]], [float(n) for n in box.groups()[1::2]]
+    except ValueError:
+        return None, None
     x, y, z = ((b - a) / (n - 1) for a, b, n in zip(low, high, shape[::-1], strict=True))
-    if min(x, y, z) <= 0:
+    if not all(isfinite(n) and n > 0 for n in (x, y, z)):
         return None, None
     unit = _UNITS.search(text)
     return (z, y, x), unit_name(unit[1]) if unit else None
@@ -127,7 +131,7 @@ def _unpacked(
     size = prod(shape) * stored.itemsize
     with file.open("rb") as opened:
         opened.seek(offset)
-        data = _UNPACK[codec](opened.read(packed), size)
+        data = _UNPACK[codec](opened.read(min(packed, file.stat().st_size)), size)
     if len(data) < size:
         raise SourceError(
             f"{file} is cut off: {len(data):,} of {size:,} bytes of voxels are there. Copy it again."

@@ -9,6 +9,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.extras import need
+from napari_memseg.io.raw import check_alone
 from napari_memseg.io.slices import MAX_SLICES, THREADS
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 MARK = b"DICM"
 """At byte 128 of a DICOM file."""
 ENDINGS = (".dcm", ".dicom")
-UNEVEN = 0.01
-"""Share of a step by which others may differ from it."""
+UNEVEN = 1.5
+"""Times the usual step: a longer one means that a slice is missing; shorter ones are rounded positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,9 @@ class Slice:
     plane: tuple[int, int]
     stored: np.dtype[Any]
     along: float
-    """Where it lies, perpendicular to itself, in millimetres."""
+    """Where it lies, perpendicular to itself."""
+    measured: bool
+    """Whether that is in millimetres; else it is the number of the slice."""
     spacing: tuple[float, float] | None
     """Between rows and columns, in millimetres."""
     slope: float
@@ -70,12 +75,15 @@ class DicomArray:
     @property
     def stored(self) -> np.dtype[Any]:
         """What a slice holds, once it is scaled as its header says."""
-        first = self.slices[0]
-        whole = all(n == int(n) for one in self.slices for n in (one.slope, one.intercept))
-        if not whole:
-            return np.dtype(np.float32)
-        plain = all((one.slope, one.intercept) == (1, 0) for one in self.slices)
-        return first.stored if plain or first.stored == np.int16 else np.dtype(np.int32)
+        first = self.slices[0].stored
+        scales = {(one.slope, one.intercept) for one in self.slices}
+        if scales == {(1.0, 0.0)}:
+            return first
+        if any(n != int(n) for scale in scales for n in scale) or first.itemsize > 2:
+            return np.dtype(np.float64 if first.itemsize > 2 else np.float32)
+        ends = [v * a + b for a, b in scales for v in (np.iinfo(first).min, np.iinfo(first).max)]
+        fits = np.iinfo(np.int32).min <= min(ends) and max(ends) <= np.iinfo(np.int32).max
+        return np.dtype(np.int32 if fits else np.float64)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -95,7 +103,7 @@ class DicomArray:
             raise SourceError(f"{one.file} is a damaged DICOM file ({error}). Export it again.") from error
         if (one.slope, one.intercept) == (1, 0):
             return np.asarray(voxels, self.dtype)
-        return np.asarray(voxels * one.slope + one.intercept, self.dtype)
+        return np.asarray(voxels.astype(np.float64) * one.slope + one.intercept, self.dtype)
 
 
 def is_dicom(path: Path) -> bool:
@@ -113,6 +121,7 @@ def open_dicom(source: Source) -> Volume:
         since it is one slice.
     """
     pydicom = need("pydicom", source)
+    check_alone(source)
     if source.path.is_file():
         _refuse_single(pydicom, source)
     files = [
@@ -163,7 +172,8 @@ def _header(pydicom: Any, file: Path) -> Slice:
         samples, frames = int(said.get("SamplesPerPixel", 1)), int(said.get("NumberOfFrames", 1) or 1)
         slope, intercept = float(said.get("RescaleSlope", 1)), float(said.get("RescaleIntercept", 0))
         stored = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
-        along, spacing = _along(said), _spacing(said)
+        along, measured = _along(said)
+        spacing = _spacing(said)
         raw = not said.file_meta.TransferSyntaxUID.is_compressed
     except (*DECODING_ERRORS, MemoryError, pydicom.errors.InvalidDicomError) as error:
         raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
@@ -175,21 +185,28 @@ def _header(pydicom: Any, file: Path) -> Slice:
     needed, there = plane[0] * plane[1] * stored.itemsize, file.stat().st_size
     if raw and there < needed:
         raise SourceError(f"{file} is too short: its voxels need {needed:,} bytes, and it has {there:,}.")
-    return Slice(file, plane, stored, along, spacing, slope, intercept)
+    if not all(map(isfinite, (slope, intercept, along))):
+        raise SourceError(
+            f"{file} is scaled by {slope} and {intercept} at {along}: it is damaged. Export it again."
+        )
+    return Slice(file, plane, stored, along, measured, spacing, slope, intercept)
 
 
-def _along(said: Any) -> float:
-    """Return where a slice lies, perpendicular to its rows and columns; else the number it has."""
+def _along(said: Any) -> tuple[float, bool]:
+    """Return where a slice lies, perpendicular to its rows and columns, or else the number it has."""
     place, lies = said.get("ImagePositionPatient"), said.get("ImageOrientationPatient")
-    if place is None or lies is None:
-        return float(said.get("SliceLocation", said.get("InstanceNumber", 0)))
-    row, column = np.asarray(lies[:3], float), np.asarray(lies[3:], float)
-    return float(np.asarray(place, float) @ np.cross(row, column))
+    if place is not None and lies is not None:
+        row, column = np.asarray(lies[:3], float), np.asarray(lies[3:], float)
+        return float(np.asarray(place, float) @ np.cross(row, column)), True
+    if (location := said.get("SliceLocation")) is not None:
+        return float(location), True
+    return float(said.get("InstanceNumber", 0)), False
 
 
 def _spacing(said: Any) -> tuple[float, float] | None:
     found = [float(n) for n in said.get("PixelSpacing", [])]
-    return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
+    good = len(found) == 2 and all(isfinite(n) and n > 0 for n in found)
+    return (found[0], found[1]) if good else None
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
@@ -202,9 +219,10 @@ def _check_alike(slices: Sequence[Slice]) -> None:
                 "folder."
             )
     steps = [b.along - a.along for a, b in pairwise(slices)]
+    usual = median(steps) if steps else 0.0
     for (a, b), step in zip(pairwise(slices), steps, strict=True):
-        if step <= 0 or step > min(steps) * (1 + UNEVEN):
-            wrong = "lie at one place" if step <= 0 else f"lie {step:.4g} mm apart, others {min(steps):.4g}"
+        if step <= 0 or step > usual * UNEVEN:
+            wrong = "lie at one place" if step <= 0 else f"lie {step:.4g} mm apart, others {usual:.4g}"
             raise SourceError(
                 f"{a.file.name} and {b.file.name} in {a.file.parent} {wrong}: a slice is missing or is there "
                 "twice. Copy the whole series again."
@@ -213,7 +231,7 @@ def _check_alike(slices: Sequence[Slice]) -> None:
 
 def _voxel_size(slices: Sequence[Slice]) -> VoxelSize | None:
     spacing = slices[0].spacing
-    if spacing is None or len(slices) < 2:
+    if spacing is None or len(slices) < 2 or not all(one.measured for one in slices):
         return None
     step = (slices[-1].along - slices[0].along) / (len(slices) - 1)
     return step, *spacing

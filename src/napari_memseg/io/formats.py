@@ -26,6 +26,7 @@ from napari_memseg.io.source import Source, parse_source
 from napari_memseg.io.tiff import open_tiff
 from napari_memseg.io.vendor import is_other, refuse
 from napari_memseg.io.vgi import open_vgi
+from napari_memseg.io.volume import DECODING_ERRORS
 
 if TYPE_CHECKING:
     import os
@@ -93,7 +94,7 @@ def open_volume(source: str | os.PathLike[str]) -> Volume:
         return chosen.open(found)
     except SourceError:
         raise
-    except OSError as error:
+    except (*DECODING_ERRORS, MemoryError) as error:
         raise SourceError(
             f"{found.path} cannot be read ({error}). Check that it is complete, and that you may read it."
         ) from error
@@ -139,7 +140,7 @@ FORMATS = (
     Format("Nikon volumes (.xtekct)", _ends(*_NIKON), open_nikon),
     Format(f"TIFF ({' '.join(_TIFF)})", _is_tiff, open_tiff),
     Format("OME-Zarr and Zarr folders", _is_zarr, open_zarr),
-    Format("folders of TIFF, PNG or BMP slices", _is_slices, open_slices),
     Format("folders of DICOM slices", is_dicom, open_dicom),
+    Format("folders of TIFF, PNG or BMP slices", _is_slices, open_slices),
 )
 """In the order in which they are asked."""

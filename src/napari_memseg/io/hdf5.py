@@ -1,10 +1,12 @@
 """Read one dataset of an HDF5 file, chunk by chunk, through h5py.
 
-Nothing is said there about space, but for ``element_size_um`` (z, y, x) of ilastik and PlantSeg.
+Nothing is said there about space, but for ``axistags`` of ilastik and ``element_size_um`` (z, y, x) of
+PlantSeg.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -72,12 +74,15 @@ def open_hdf5(source: Source) -> Volume:
             found = opened[name]
             dataset = Dataset(source.path, name, tuple(map(int, found.shape)), np.dtype(found.dtype))
             chunk = tuple(map(int, found.chunks)) if found.chunks else _piece(dataset.shape)
-            size = _voxel_size(found.attrs.get("element_size_um"))
+            size, tagged = (
+                _voxel_size(found.attrs.get("element_size_um")),
+                _tagged(found.attrs.get("axistags")),
+            )
     except SourceError:
         raise
     except DECODING_ERRORS as error:
         raise SourceError(f"{source.path} is a damaged HDF5 file ({error}). Copy it again.") from error
-    axes = [*(f"d{n}" for n in range(len(dataset.shape) - 5)), *MORE_AXES[-len(dataset.shape) :]]
+    axes = tagged if len(tagged) == len(dataset.shape) else _guessed(len(dataset.shape))
     view = VolumeView(dataset, chunk, axes, pick(axes, dataset.shape, source))
     check_array(dataset.shape, dataset.dtype, chunk, source)
     return Volume((view,), size, "micrometer" if size else None, source.name, str(source), "hdf5")
@@ -130,8 +135,24 @@ def _piece(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*(1,) * (len(shape) - 2), min(shape[-2], 64), min(shape[-1], 1024))
 
 
+def _guessed(dimensions: int) -> list[str]:
+    return [*(f"d{n}" for n in range(dimensions - 5)), *MORE_AXES[-dimensions:]]
+
+
+def _tagged(said: Any) -> list[str]:
+    """Return the names of the axes as ilastik tags them; none where they say nothing of space."""
+    try:
+        names = [str(axis["key"]) for axis in json.loads(said)["axes"]] if said is not None else []
+    except (ValueError, TypeError, LookupError):
+        return []
+    return names if {"y", "x"} <= set(names) and len(set(names)) == len(names) else []
+
+
 def _voxel_size(said: Any) -> VoxelSize | None:
-    lengths = np.asarray(said if said is not None else [], dtype=float).ravel()
+    try:
+        lengths = np.asarray(said if said is not None else [], dtype=float).ravel()
+    except (ValueError, TypeError):
+        return None
     if len(lengths) != 3 or not (np.isfinite(lengths) & (lengths > 0)).all():
         return None
     z, y, x = (float(n) for n in lengths)

@@ -7,7 +7,7 @@ Each wrong or missing number is refused by its key, before anything is opened be
 from __future__ import annotations
 
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from napari_memseg.errors import SourceError
@@ -73,8 +73,9 @@ class Header:
 
     def beside(self, name: str) -> Path:
         """Return the path of a file that the header names; SourceError for one that lies elsewhere."""
+        name = _in_utf8(name)
         found = self.path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
             raise SourceError(
                 f"{self.path} points to {name!r}, outside of its own folder. Put the voxels beside the "
                 "header and write only their file name into it."
@@ -84,6 +85,27 @@ class Header:
                 f"{self.path} needs {found.name} beside it, which is not there. Copy both files."
             )
         return found
+
+
+def _in_utf8(name: str) -> str:
+    """Return a name that was read one character a byte as what it says."""
+    try:
+        return name.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
+def read_ini(path: Path) -> dict[str, dict[str, str]]:
+    """Return the sections of a file of ``[section]`` and ``key=value``, names and keys in lower case."""
+    found: dict[str, dict[str, str]] = {}
+    section: dict[str, str] = {}
+    for line in map(str.strip, read_text(path).splitlines()):
+        key, equals, value = line.partition("=")
+        if line.startswith("[") and line.endswith("]"):
+            section = found.setdefault(line[1:-1].strip().lower(), {})
+        elif equals:
+            section[key.strip().lower()] = value.strip()
+    return found
 
 
 def read_text(path: Path) -> str:

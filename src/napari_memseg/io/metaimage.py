@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_memseg.errors import SourceError
 from napari_memseg.io.header import Header, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import Volume
 
@@ -64,8 +64,11 @@ def open_metaimage(source: Source) -> Volume:
     offset = behind if local else max(_number(header, "HeaderSize"), 0)
     if _number(header, "HeaderSize") == -1 and not local:
         offset = file.stat().st_size - prod(shape) * stored.itemsize
-    if header.text("CompressedData", "False").lower() != "true":
+    if not _yes(header, "BinaryData", "True"):
+        raise SourceError(f"{source.path} holds its voxels as text. Save it in binary.")
+    if not _yes(header, "CompressedData"):
         return raw_volume(source, RawArray(file, max(offset, 0), shape, stored), size, unit, "metaimage")
+    check_alone(source)
     check_whole(source, shape, stored)
     array = WholeArray(partial(_inflated, file, offset, shape, stored), shape, stored)
     return Volume((array,), size, unit, source.name, str(source), "metaimage, compressed")
@@ -102,8 +105,12 @@ def _dtype(header: Header) -> np.dtype[Any]:
     name = header.text("ElementType")
     if name not in TYPES:
         raise SourceError(f"{header.path} has voxels of type {name!r}. Possible are: {', '.join(TYPES)}.")
-    order = header.text("BinaryDataByteOrderMSB", header.text("ElementByteOrderMSB", "False"))
-    return np.dtype(TYPES[name]).newbyteorder(">" if order.lower() == "true" else "<")
+    big = _yes(header, "BinaryDataByteOrderMSB") or _yes(header, "ElementByteOrderMSB")
+    return np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
+
+
+def _yes(header: Header, key: str, default: str = "False") -> bool:
+    return header.text(key, default)[:1] in ("T", "t", "1")
 
 
 def _number(header: Header, key: str) -> int:

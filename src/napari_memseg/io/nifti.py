@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,11 +81,21 @@ def open_nifti(source: Source) -> Volume:
     shape = zyx(lengths[2::-1])
     check_array(shape, stored, (1, 1, 1), source)
     array: Any = NiftiArray(proxy, picked, shape, stored)
-    if source.path.suffix.lower() == ".gz":
+    if source.path.suffix.lower() != ".gz":
+        _check_length(source, int(proxy.offset) + prod(lengths) * np.dtype(image.get_data_dtype()).itemsize)
+    else:
         check_whole(source, shape, stored)
         array = WholeArray(partial(_whole, array, source.path), shape, stored)
-    size, name = _voxel_size((*zooms, 1, 1)[:3], unit)
+    size, name = _voxel_size(zooms[:3], unit)
     return Volume((array,), size, name, source.name, str(source), "nifti")
+
+
+def _check_length(source: Source, needed: int) -> None:
+    there = source.path.stat().st_size
+    if there < needed:
+        raise SourceError(
+            f"{source.path} is cut off: it needs {needed:,} bytes, and has {there:,}. Copy it again."
+        )
 
 
 def _errors(nibabel: Any) -> tuple[type[Exception], ...]:
@@ -105,9 +116,10 @@ def _dtype(image: Any, proxy: Any) -> np.dtype[Any]:
 
 
 def _voxel_size(zooms: Sequence[float], unit: str) -> tuple[tuple[float, float, float] | None, str | None]:
-    x, y, z = (float(n) for n in zooms)
-    if not all(np.isfinite(n) and n > 0 for n in (x, y, z)):
+    lengths = [float(n) for n in zooms]
+    if len(lengths) != 3 or not all(np.isfinite(n) and n > 0 for n in lengths):
         return None, None
+    x, y, z = lengths
     return (z, y, x), unit_name(unit)
 
 

@@ -5,13 +5,12 @@ The .xtekct is an INI file; its lengths are in millimetres.
 
 from __future__ import annotations
 
-import configparser
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_memseg.errors import SourceError
-from napari_memseg.io.header import Header, read_text
+from napari_memseg.io.header import Header, read_ini
 from napari_memseg.io.raw import RawArray, raw_volume
 
 if TYPE_CHECKING:
@@ -29,14 +28,11 @@ def open_nikon(source: Source) -> Volume:
     SourceError
         If it is none, or the voxels are missing or cut off.
     """
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string(read_text(source.path))
-        said = dict(parser[SECTION])
-    except (configparser.Error, KeyError) as error:
+    said = read_ini(source.path).get(SECTION.lower())
+    if said is None:
         raise SourceError(
-            f"{source.path} has no section [{SECTION}] that can be read ({error}). Copy it again."
-        ) from None
+            f"{source.path} has no section [{SECTION}]: it is cut off, or no scan. Copy it again."
+        )
     for key, names in (("size", "VoxelsX VoxelsY VoxelsZ"), ("length", "VoxelSizeX VoxelSizeY VoxelSizeZ")):
         said[key] = " ".join(said.get(name.lower(), "") for name in names.split())
     header = Header(source.path, said)

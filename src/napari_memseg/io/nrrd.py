@@ -19,7 +19,7 @@ from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.extras import need
 from napari_memseg.io.header import MOST_TEXT, Header
-from napari_memseg.io.raw import RawArray, WholeArray, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
 from napari_memseg.io.units import unit_name, voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
@@ -46,6 +46,10 @@ TYPES = {
     "double": "f8",
 }
 """dtypes by all their names."""
+MOST_SKIPPED = 2**20
+"""Lines or bytes before the voxels."""
+SPATIAL = ("domain", "space", "???", "none")
+"""Kinds of an axis along which a volume may lie."""
 GZIP, BZIP2 = ("gzip", "gz"), ("bzip2", "bz2")
 
 
@@ -68,6 +72,7 @@ def open_nrrd(source: Source) -> Volume:
             f"{source.path} has encoding {encoding!r}. Possible are raw, gzip and bzip2: save it as one of "
             "these."
         )
+    check_alone(source)
     check_whole(source, shape, stored)
     _check_encoding(file, offset, encoding)
     array = WholeArray(partial(_unpacked, file, offset, encoding, shape, stored), shape, stored)
@@ -78,38 +83,54 @@ def _read(source: Source) -> tuple[dict[str, Any], Path, int]:
     """Return what the header says, the file of the voxels, and the bytes before them."""
     nrrd = need("nrrd", source)
     try:
-        with source.path.open("rb") as opened, np.errstate(invalid="ignore"):
-            header = dict(nrrd.read_header(_lines(opened, source)))
-            behind = opened.tell()
+        lines = _lines(source)
+        with np.errstate(invalid="ignore"):
+            header = dict(nrrd.read_header(line.decode("latin-1") for line in lines))
+        behind = sum(map(len, lines))
     except (*DECODING_ERRORS, nrrd.NRRDError) as error:
         raise SourceError(f"{source.path} has no header of an NRRD that can be read ({error}).") from error
     named = header.get("data file", header.get("datafile"))
     file = source.path if named is None else Header(source.path, {}).beside(str(named))
     offset = 0 if named is not None else behind
-    lines, skipped = int(header.get("line skip", 0)), int(header.get("byte skip", 0))
-    if lines:
-        with file.open("rb") as opened:
-            opened.seek(offset)
-            for _ in range(min(lines, 10_000)):
-                opened.readline(MOST_TEXT)
-            offset = opened.tell()
-    if skipped == -1:
+    skipped = [_skip(header, key, source) for key in ("line skip", "byte skip")]
+    offset = _behind_lines(file, offset, skipped[0])
+    if skipped[1] == -1:  # counted from the end
         return (
             header,
             file,
             file.stat().st_size - prod(_shape(header, source)) * _dtype(header, source).itemsize,
         )
-    return header, file, offset + skipped
+    return header, file, offset + skipped[1]
 
 
-def _lines(opened: Any, source: Source) -> Any:
-    """Yield the lines of a header; one without an end is no header."""
-    while opened.tell() < MOST_TEXT:
-        line = opened.readline(MOST_TEXT)
-        yield line
+def _lines(source: Source) -> list[bytes]:
+    """Return the lines of a header up to the empty one; one without an end is no header."""
+    with source.path.open("rb") as opened:
+        lines = opened.read(MOST_TEXT).splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
         if not line.strip():
-            return
+            return lines[:number]
+    if sum(map(len, lines)) < MOST_TEXT:
+        return lines
     raise SourceError(f"{source.path} has a header of more than {MOST_TEXT:,} bytes, which is not believed.")
+
+
+def _skip(header: dict[str, Any], key: str, source: Source) -> int:
+    """Return how much is to be passed over before the voxels; -1 bytes: they end the file."""
+    count = int(header.get(key, header.get(key.replace(" ", ""), 0)))
+    if count < (-1 if key == "byte skip" else 0) or count > MOST_SKIPPED:
+        raise SourceError(f"{source.path} says {key}: {count}, which cannot be. Write the header again.")
+    return count
+
+
+def _behind_lines(file: Path, offset: int, lines: int) -> int:
+    if not lines:
+        return offset
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        for _ in range(lines):
+            opened.readline(MOST_TEXT)
+        return opened.tell()
 
 
 def _shape(header: dict[str, Any], source: Source) -> Zyx:
@@ -118,6 +139,12 @@ def _shape(header: dict[str, Any], source: Source) -> Zyx:
         raise SourceError(
             f"{source.path} has {len(sizes)} axes of lengths {sizes}, but a volume has three. Save one "
             "channel or time of it as a file of its own."
+        )
+    kinds = [str(kind).lower() for kind in np.atleast_1d(header.get("kinds", []))]
+    if strange := [kind for kind in kinds if kind not in SPATIAL]:
+        raise SourceError(
+            f"{source.path} has an axis of kind {strange[0]!r}, so it is no volume of grey values in three "
+            "axes of space. Save one channel or time of it as a file of its own."
         )
     return zyx(sizes[::-1])
 

@@ -110,15 +110,31 @@ def raw_volume(
     SourceError
         If the shape cannot be, or the file is too short for it.
     """
+    check_alone(source)
     check_array(array.shape, array.stored, array.chunks, source)
     needed = array.offset + prod(array.shape) * array.stored.itemsize
     there = array.file.stat().st_size
-    if there < needed:
+    if there < needed or array.offset < 0:
         raise SourceError(
             f"{array.file} is cut off: {array.shape} voxels (z, y, x) of {array.stored.name} need {needed:,} "
             f"bytes, and it has {there:,}. Copy it again, or correct the header that says so ({source.path})."
         )
     return Volume((array,), size, unit, source.name, str(source), kind)
+
+
+def check_alone(source: Source) -> None:
+    """Refuse to choose inside a file that holds one volume and nothing else.
+
+    Raises
+    ------
+    SourceError
+        If something is named inside it, or an index along an axis.
+    """
+    if source.inner or source.selection:
+        raise SourceError(
+            f"{source.path} holds one volume, and there is nothing to choose inside it. Open it as "
+            f"{source.path}."
+        )
 
 
 def check_whole(source: Source, shape: Zyx, stored: np.dtype[Any]) -> None:

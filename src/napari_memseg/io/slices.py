@@ -27,7 +27,7 @@ from napari_memseg.errors import SourceError
 from napari_memseg.io import pictures
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.content import check_content
-from napari_memseg.io.skyscan import logged_pixel
+from napari_memseg.io.skyscan import logged_lengths
 from napari_memseg.io.tiff_pages import Page, scan_pages
 from napari_memseg.io.units import voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
@@ -112,8 +112,8 @@ def open_slices(source: Source) -> Volume:
     _check_alike(files)
     array = _array(_in_order(files))
     check_array(array.shape, array.stored, array.chunks, source)
-    length, unit = logged_pixel(source.path) or (None, None)
-    size, name = voxel_size((length,) * 3, (unit,) * 3)
+    between, pixel, unit = logged_lengths(source.path) or (None, None, None)
+    size, name = voxel_size((between, pixel, pixel), (unit,) * 3)
     kind = files[0].suffix[1:].lower().replace("tiff", "tif").replace("tif", "tiff")
     return Volume((array,), size, name, source.name, str(source), f"{kind} slices")
 
@@ -127,6 +127,8 @@ def _is_slice(entry: os.DirEntry[str]) -> bool:
 def _listed(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         files = [Path(entry.path) for entry in entries if _is_slice(entry)]
+    if tiffs := [file for file in files if file.suffix.lower() not in pictures.ENDINGS]:
+        files = tiffs  # a picture beside them is a screenshot
     if not 0 < len(files) <= MAX_SLICES:
         raise SourceError(
             f"{folder} holds {len(files)} slices ({', '.join(ENDINGS)}); possible are 1 to {MAX_SLICES}. "

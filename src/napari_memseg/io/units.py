@@ -52,7 +52,9 @@ def unit_name(text: object) -> str | None:
     Both micro signs are understood, also as the escape ``\u00b5`` that ImageJ writes.
     """
     name = str(text or "").strip().strip("\0").lower()
-    name = re.sub(r"\\u00b5|\\u03bc|\u00b5|\u03bc|\u00c2\u00b5", "u", name)
+    name = re.sub(
+        r"\\u00b5|\\u03bc|[\u00c2\u00e2]\u00b5|\u00b5|\u03bc", "u", name
+    )  # also UTF-8 read as latin-1
     name = re.sub(r"met(er|re)s?$", "meter", name)
     for candidate in (name, name.removesuffix("s"), name.removesuffix("es")):
         found = _SHORT.get(candidate, candidate)

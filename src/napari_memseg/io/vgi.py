@@ -42,9 +42,8 @@ def open_vgi(source: Source) -> Volume:
     space = Header(source.path, next((s for name, s in sections if name == "geometry"), {}))
     lengths, unit = space.lengths("resolution"), space.text("unit", "")
     size, named = voxel_size(lengths or (None,) * 3, [unit] * 3) if unit_name(unit) else (lengths, None)
-    skipped = about.text("SkipHeader", "0")
-    offset = int(skipped) if skipped.isdecimal() else 0
-    array = RawArray(about.beside(about.text("Name")), offset, about.xyz("Size"), _dtype(about))
+    skipped = 0 if about.text("SkipHeader", "0") == "0" else about.whole("SkipHeader", 1)[0]
+    array = RawArray(about.beside(about.text("Name")), skipped, about.xyz("Size"), _dtype(about))
     return raw_volume(source, array, size, named, "vgi")
 
 
@@ -63,7 +62,7 @@ def _sections(path: Path) -> list[tuple[str, dict[str, str]]]:
 def _dtype(about: Header) -> np.dtype[Any]:
     kind, (bits,) = KINDS.get(about.text("Datatype").lower()), about.whole("BitsPerElement", 1)
     try:
-        return np.dtype(f"<{kind}{bits // 8}")
+        return np.dtype(f"<{kind}{bits // 8 if bits in (8, 16, 32, 64) else 0}")
     except TypeError:
         raise SourceError(
             f"{about.path} has voxels of {bits} bits and type {about.text('Datatype')!r}. Possible are "
