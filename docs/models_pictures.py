@@ -50,6 +50,7 @@ def main() -> None:
         axis.set_title(name, fontsize=10)
     for axis in axes.ravel():
         axis.axis("off")
+    asked.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(asked.out / "models.png", dpi=80)
 
 
