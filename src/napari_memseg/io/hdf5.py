@@ -55,7 +55,7 @@ class Dataset:
         return {"file": self.file, "name": self.name, "shape": self.shape, "dtype": self.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc] # which makes the lock anew
 
 
 def open_hdf5(source: Source) -> Volume:

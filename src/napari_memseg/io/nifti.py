@@ -15,9 +15,9 @@ import numpy as np
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.io.axes import check_array, pick, voxel_dtype
+from napari_memseg.io.axes import check_array, pick
 from napari_memseg.io.extras import need
-from napari_memseg.io.raw import PIECE, WholeArray, check_whole
+from napari_memseg.io.raw import ByPieces, WholeArray, check_whole
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
@@ -33,7 +33,7 @@ AXES = ("x", "y", "z", "t", "c", "d6", "d7")
 
 
 @dataclass(frozen=True, eq=False)
-class NiftiArray:
+class NiftiArray(ByPieces):
     """A ``LazyArray`` over nibabel's proxy of an uncompressed file."""
 
     proxy: Any
@@ -41,16 +41,6 @@ class NiftiArray:
     """Indices along the axes behind x, y and z."""
     shape: Zyx
     stored: np.dtype[Any]
-
-    @property
-    def chunks(self) -> Zyx:
-        """What is read at a time, in voxels."""
-        return zyx(min(n, most) for n, most in zip(self.shape, PIECE, strict=True))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What the voxels become."""
-        return voxel_dtype(self.stored)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Read three slices."""

@@ -33,8 +33,25 @@ SHARE = 0.5
 """Of the free memory that a volume may take which can only be read whole."""
 
 
+class ByPieces:
+    """What ``LazyArray``s have in common that are read or copied a piece at a time."""
+
+    shape: Zyx
+    stored: np.dtype[Any]
+
+    @property
+    def chunks(self) -> Zyx:
+        """What is read or copied at a time, in voxels."""
+        return zyx(min(n, most) for n, most in zip(self.shape, PIECE, strict=True))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the voxels become."""
+        return voxel_dtype(self.stored)
+
+
 @dataclass(frozen=True, eq=False)
-class RawArray:
+class RawArray(ByPieces):
     """A ``LazyArray`` over bare voxels in a file."""
 
     file: Path
@@ -44,16 +61,6 @@ class RawArray:
     stored: np.dtype[Any]
     """With its byte order."""
 
-    @property
-    def chunks(self) -> Zyx:
-        """What is read at a time, in voxels."""
-        return zyx(min(n, most) for n, most in zip(self.shape, PIECE, strict=True))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What the voxels become."""
-        return voxel_dtype(self.stored)
-
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Copy three slices out of the file."""
         voxels = np.memmap(self.file, self.stored, "r", self.offset, self.shape)
@@ -61,7 +68,7 @@ class RawArray:
 
 
 @dataclass(eq=False)
-class WholeArray:
+class WholeArray(ByPieces):
     """A ``LazyArray`` over voxels that are decoded all at once, when the first of them is asked for."""
 
     decode: Callable[[], NDArray[Any]]
@@ -70,16 +77,6 @@ class WholeArray:
     stored: np.dtype[Any]
     _voxels: NDArray[Any] | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def chunks(self) -> Zyx:
-        """What is copied at a time, in voxels."""
-        return zyx(min(n, most) for n, most in zip(self.shape, PIECE, strict=True))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What the voxels become."""
-        return voxel_dtype(self.stored)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Copy three slices of what was decoded."""
@@ -93,7 +90,7 @@ class WholeArray:
         return {"decode": self.decode, "shape": self.shape, "stored": self.stored}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc] # which makes the lock anew
 
 
 def raw_volume(
