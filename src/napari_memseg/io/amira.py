@@ -10,9 +10,8 @@ A header of text says how large the lattice is and where its corners lie, voxel 
 from __future__ import annotations
 
 import re
-import zlib
 from functools import partial
-from math import isfinite, prod
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +19,11 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.header import MOST_TEXT, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import Volume
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
     from napari_memseg.io.source import Source
     from napari_memseg.io.units import VoxelSize
 
@@ -78,8 +73,9 @@ def open_amira(source: Source) -> Volume:
         )
     check_alone(source)
     check_whole(source, shape, stored)
-    where = (source.path, offset, int(data[5]), data[4])
-    array = WholeArray(partial(_unpacked, *where, shape, stored), shape, stored)
+    packed = min(int(data[5]), source.path.stat().st_size)
+    how = (source.path, offset, _UNPACK[data[4]], shape, stored, packed)
+    array = WholeArray(partial(unpacked, *how), shape, stored)
     return Volume((array,), size, unit, source.name, str(source), f"amira, {data[4]}")
 
 
@@ -124,25 +120,6 @@ def _voxel_size(text: str, shape: Zyx) -> tuple[VoxelSize | None, str | None]:
     return (z, y, x), unit_name(unit[1]) if unit else None
 
 
-def _unpacked(
-    file: Path, offset: int, packed: int, codec: str, shape: Zyx, stored: np.dtype[Any]
-) -> NDArray[Any]:
-    """Unpack no more than the lattice holds."""
-    size = prod(shape) * stored.itemsize
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        data = _UNPACK[codec](opened.read(min(packed, file.stat().st_size)), size)
-    if len(data) < size:
-        raise SourceError(
-            f"{file} is cut off: {len(data):,} of {size:,} bytes of voxels are there. Copy it again."
-        )
-    return np.frombuffer(data, stored, prod(shape)).reshape(shape)
-
-
-def _inflate(packed: bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(packed, size)
-
-
 def _run_lengths(packed: bytes, size: int) -> bytes:
     """Undo Amira's byte run lengths: n x means x n times, 128 + n that n bytes follow as they are."""
     out, place = bytearray(), 0
@@ -157,4 +134,4 @@ def _run_lengths(packed: bytes, size: int) -> bytes:
     return bytes(out)
 
 
-_UNPACK = {"HxZip": _inflate, "HxByteRLE": _run_lengths}
+_UNPACK = {"HxZip": inflate, "HxByteRLE": _run_lengths}

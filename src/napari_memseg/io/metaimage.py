@@ -6,7 +6,6 @@ is named. Uncompressed voxels are read where they lie.
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,12 @@ import numpy as np
 
 from napari_memseg.errors import SourceError
 from napari_memseg.io.header import Header, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from napari_memseg.geometry import Zyx
     from napari_memseg.io.source import Source
@@ -70,7 +67,7 @@ def open_metaimage(source: Source) -> Volume:
         return raw_volume(source, RawArray(file, max(offset, 0), shape, stored), size, unit, "metaimage")
     check_alone(source)
     check_whole(source, shape, stored)
-    array = WholeArray(partial(_inflated, file, offset, shape, stored), shape, stored)
+    array = WholeArray(partial(unpacked, file, offset, inflate, shape, stored), shape, stored)
     return Volume((array,), size, unit, source.name, str(source), "metaimage, compressed")
 
 
@@ -119,16 +116,3 @@ def _number(header: Header, key: str) -> int:
         return int(text)
     except ValueError:
         raise SourceError(f"{header.path} says {key} = {text!r:.80}, which is no whole number.") from None
-
-
-def _inflated(file: Path, offset: int, shape: Zyx, stored: np.dtype[Any]) -> NDArray[Any]:
-    """Inflate no more than the header says there is."""
-    size = prod(shape) * stored.itemsize
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        data = zlib.decompressobj(wbits=47).decompress(opened.read(), size)
-    if len(data) < size:
-        raise SourceError(
-            f"{file} is cut off: it inflates to {len(data):,} bytes and should hold {size:,}. Copy it again."
-        )
-    return np.frombuffer(data, stored).reshape(shape)

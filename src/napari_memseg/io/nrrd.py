@@ -8,7 +8,6 @@ lie.
 from __future__ import annotations
 
 import bz2
-import zlib
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,12 @@ from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.extras import need
 from napari_memseg.io.header import MOST_TEXT, Header
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, raw_volume
+from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
 from napari_memseg.io.units import unit_name, voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from napari_memseg.io.source import Source
     from napari_memseg.io.units import VoxelSize
@@ -75,7 +72,8 @@ def open_nrrd(source: Source) -> Volume:
     check_alone(source)
     check_whole(source, shape, stored)
     _check_encoding(file, offset, encoding)
-    array = WholeArray(partial(_unpacked, file, offset, encoding, shape, stored), shape, stored)
+    unpack = inflate if encoding in GZIP else _bunzip
+    array = WholeArray(partial(unpacked, file, offset, unpack, shape, stored), shape, stored)
     return Volume((array,), size, unit, source.name, str(source), f"nrrd, {encoding}")
 
 
@@ -185,16 +183,5 @@ def _check_encoding(file: Path, offset: int, encoding: str) -> None:
         )
 
 
-def _unpacked(file: Path, offset: int, encoding: str, shape: Zyx, stored: np.dtype[Any]) -> NDArray[Any]:
-    """Unpack no more than the header says there is."""
-    size = prod(shape) * stored.itemsize
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        packed = opened.read()
-    unpack = zlib.decompressobj(wbits=47) if encoding in GZIP else bz2.BZ2Decompressor()
-    data = unpack.decompress(packed, size)
-    if len(data) < size:
-        raise SourceError(
-            f"{file} is cut off: it unpacks to {len(data):,} bytes and should hold {size:,}. Copy it again."
-        )
-    return np.frombuffer(data, stored).reshape(shape)
+def _bunzip(packed: bytes, size: int) -> bytes:
+    return bz2.BZ2Decompressor().decompress(packed, size)

@@ -6,6 +6,7 @@ What is compressed as a whole can only be read as a whole, and only where memory
 from __future__ import annotations
 
 import threading
+import zlib
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,44 @@ def raw_volume(
             f"bytes, and it has {there:,}. Copy it again, or correct the header that says so ({source.path})."
         )
     return Volume((array,), size, unit, source.name, str(source), kind)
+
+
+def unpacked(
+    file: Path,
+    offset: int,
+    unpack: Callable[[bytes, int], bytes],
+    shape: Zyx,
+    stored: np.dtype[Any],
+    packed: int = -1,
+) -> NDArray[Any]:
+    """Unpack what lies behind an offset, and no more than the header says there is.
+
+    Parameters
+    ----------
+    unpack : callable of bytes and int
+        Returns at most so many bytes, as ``decompress`` does.
+    packed : int
+        Bytes to unpack; by default all there are.
+
+    Raises
+    ------
+    SourceError
+        If it becomes less than the voxels need.
+    """
+    size = prod(shape) * stored.itemsize
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        data = unpack(opened.read(packed), size)
+    if len(data) < size:
+        raise SourceError(
+            f"{file} is cut off: it unpacks to {len(data):,} bytes and should hold {size:,}. Copy it again."
+        )
+    return np.frombuffer(data, stored, prod(shape)).reshape(shape)
+
+
+def inflate(packed: bytes, size: int) -> bytes:
+    """Undo zlib or gzip, up to so many bytes."""
+    return zlib.decompressobj(wbits=47).decompress(packed, size)
 
 
 def check_alone(source: Source) -> None:
