@@ -12,6 +12,7 @@ from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.volume import Volume
+from napari_memseg.workflows.info import describe
 from volumes import noise
 
 PLANES = noise((13, 6, 7))
@@ -128,7 +129,7 @@ def test_a_slice_that_changes_while_it_is_open_is_noticed(tmp_path: Path) -> Non
     write(tmp_path, "s1.tif", "s2.tif")
     volume = open_volume(tmp_path)
     tifffile.imwrite(tmp_path / "s2.tif", np.zeros((6, 9), np.uint16))
-    with pytest.raises(SourceError, match=r"s2\.tif has changed"):
+    with pytest.raises(SourceError, match=r"s2\.tif .* is 6 x 9 .* or was changed"):
         voxels(volume)
 
 
@@ -136,5 +137,54 @@ def test_a_slice_that_vanishes_while_it_is_open_is_noticed(tmp_path: Path) -> No
     write(tmp_path, "s1.tif", "s2.tif")
     volume = open_volume(tmp_path)
     (tmp_path / "s2.tif").unlink()
-    with pytest.raises(SourceError, match=r"cannot be decoded at 1:2.*s2\.tif"):
+    with pytest.raises(SourceError, match=r"s2\.tif cannot be opened \(No such file"):
         voxels(volume)
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of more slices than are looked at at once, of which the second is too small."""
+    monkeypatch.setattr("napari_memseg.io.slices.AT_ONCE", 2)
+    write(tmp_path, "s1.tif", "s2.tif", "s3.tif")
+    tifffile.imwrite(tmp_path / "s2.tif", np.zeros((6, 5), np.uint16))
+    return tmp_path
+
+
+def test_headers_of_many_slices_are_looked_at_once_the_folder_is_shown(many: Path) -> None:
+    volume = open_volume(many)
+    assert volume.shape == (3, 6, 7)
+    with pytest.raises(SourceError, match=r"s2\.tif .* is 6 x 5 .* but s1\.tif is 6 x 7"):
+        volume.check()
+
+
+def test_a_slice_that_nobody_has_looked_at_is_looked_at_when_it_is_read(many: Path) -> None:
+    volume = open_volume(many)
+    np.testing.assert_array_equal(volume.read(Box((2, 0, 0), (3, 6, 7)))[0], PLANES[2])
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        volume.read(Box((1, 0, 0), (2, 6, 5)))
+
+
+def test_no_work_begins_on_slices_that_nobody_has_looked_at(many: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        _ = open_volume(many).fingerprint
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        describe(open_volume(many))
+
+
+def test_headers_that_were_looked_at_are_not_looked_at_again(many: Path) -> None:
+    tifffile.imwrite(many / "s2.tif", PLANES[1])
+    volume = open_volume(many)
+    volume.check()
+    (many / "s2.tif").unlink()
+    volume.check()
+
+
+def test_slices_say_how_large_their_pixels_are(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / f"s{number}.tif"
+        tifffile.imwrite(path, PLANES[number], resolution=(100, 50), resolutionunit="CENTIMETER")
+    volume = open_volume(tmp_path)
+    assert (volume.voxel_size, volume.pixel_size) == (None, (0.02, 0.01, "centimeter"))
+    (tmp_path / "s.log").write_text("[Reconstruction]\nPixel Size (um)=4.5\n")
+    logged = open_volume(tmp_path)
+    assert (logged.voxel_size, logged.pixel_size) == ((4.5, 4.5, 4.5), None)

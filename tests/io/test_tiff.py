@@ -159,9 +159,37 @@ def test_an_imagej_stack_that_does_not_say_z_has_no_voxel_size(about: dict[str, 
     assert (volume.voxel_size, volume.unit) == (None, None)
 
 
-def test_resolution_tags_know_nothing_of_z(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tif", resolution=(100, 100), resolutionunit="CENTIMETER")
-    assert open_volume(path).voxel_size is None
+@pytest.mark.parametrize(
+    ("resolution", "unit", "said"),
+    [
+        ((100, 50), "CENTIMETER", (0.02, 0.01, "centimeter")),
+        ((4000, 4000), "INCH", (0.00025, 0.00025, "inch")),
+        ((72, 72), "INCH", None),
+        ((300, 300), "INCH", None),
+        ((100, 100), "NONE", None),
+        ((0, 100), "CENTIMETER", None),
+    ],
+    ids=["per centimetre", "per inch", "of a screen", "of a printer", "without a unit", "nothing"],
+)
+def test_resolution_tags_say_how_large_a_pixel_is_and_nothing_of_z(
+    resolution: tuple[float, float], unit: str, said: tuple[float, float, str] | None, tmp_path: Path
+) -> None:
+    volume = open_volume(write(tmp_path / "a.tif", resolution=resolution, resolutionunit=unit))
+    assert volume.voxel_size is None
+    assert volume.pixel_size == said
+
+
+def test_ome_and_imagej_without_z_say_how_large_a_pixel_is(tmp_path: Path) -> None:
+    write(tmp_path / "a.ome.tif", metadata={"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25})
+    assert open_volume(tmp_path / "a.ome.tif").pixel_size == (0.25, 0.5, "micrometer")
+    write(tmp_path / "b.tif", imagej=True, metadata={"axes": "ZYX", "unit": "um"}, resolution=(2, 4))
+    assert open_volume(tmp_path / "b.tif").pixel_size == (0.25, 0.5, "micrometer")
+
+
+def test_a_voxel_size_that_is_told_takes_the_place_of_the_pixels(tmp_path: Path) -> None:
+    volume = open_volume(write(tmp_path / "a.tif", resolution=(100, 100), resolutionunit="CENTIMETER"))
+    told = volume.with_voxel_size((100.0, 100.0, 100.0), "micrometer")
+    assert (told.voxel_size, told.pixel_size) == ((100.0, 100.0, 100.0), None)
 
 
 def test_ome_lengths_come_in_the_unit_of_x(tmp_path: Path) -> None:

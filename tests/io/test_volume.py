@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Barrier
@@ -272,3 +274,16 @@ def test_the_window_of_tiny_chunks_sees_many_voxels(chunks: Zyx) -> None:
     data = noise((60, 60, 60), "float32")
     low, high = sample_window(volume_of(Counted(data, chunks)))
     assert (low, high) == pytest.approx(tuple(np.percentile(data, (0.5, 99.5))), abs=2)
+
+
+def test_no_two_processes_give_their_volumes_one_name_in_the_cache() -> None:
+    code = """
+import numpy as np
+from napari_memseg.io.volume import Volume
+voxels = np.zeros((1, 1, 1))
+voxels_with_chunks = type("Array", (), {"shape": voxels.shape, "dtype": voxels.dtype, "chunks": (1, 1, 1)})
+print(Volume((voxels_with_chunks,), None, None, "a", "a", "a").levels[0].name)
+"""
+    call = [sys.executable, "-c", code]
+    first, second = (subprocess.run(call, capture_output=True, check=True).stdout for _ in range(2))
+    assert first != second

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from qtpy.QtWidgets import QApplication, QPushButton
 
 from napari_memseg.annotation.session import Session
@@ -125,6 +126,23 @@ def test_a_voxel_size_that_no_file_says_is_asked_for_and_kept(until, open_dock, 
     for layer in viewer.layers:
         assert tuple(layer.scale) == (4, 2.5, 2.5)
         assert {str(unit) for unit in layer.units} == {"micrometer"}
+    close(viewer)
+
+
+def test_where_the_file_says_how_large_pixels_are_only_the_distance_of_slices_is_asked_for(
+    until, open_dock, tmp_path
+):
+    scan = tmp_path / "scan.tif"
+    resolution = {"resolution": (4000, 2000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(scan, noise((20, 24, 28), "uint8"), photometric="minisblack", **resolution)
+    viewer, dock = open_dock()
+    drop(viewer, scan)
+    choose_volume(until, dock)
+    assert "pixels of 0.0005 × 0.00025 centimeter" in dock.open.facts.text()
+    assert [edit.placeholderText() for edit in dock.open.sizes] == ["z", "5", "2.5"]
+    type_into(dock.open.sizes[0], "4")
+    session = start(until, dock)
+    assert (session.image.voxel_size, session.image.unit) == ((4, 5, 2.5), "micrometer")
     close(viewer)
 
 

@@ -3,6 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 
 from napari_memseg.data import bundled
 from napari_memseg.io.pyramid import create_image, create_labels
@@ -118,3 +119,16 @@ def test_a_broken_volume_says_what_is_wrong(viewer, tmp_path):
     broken.write_bytes(b"no image at all")
     with pytest.raises(ValueError, match=r"broken\.tif"):
         viewer.open(str(broken), plugin="napari-memseg")
+
+
+def test_a_slice_that_does_not_belong_is_told_once_the_folder_is_shown(viewer, tmp_path, monkeypatch, until):
+    told = []
+    monkeypatch.setattr("napari_memseg.io.slices.AT_ONCE", 2)
+    monkeypatch.setattr("napari_memseg.widgets.reader.show_error", told.append)
+    monkeypatch.setattr("napari_memseg.widgets.reader.sample_window", lambda _, __: (0.0, 1.0))  # reads many
+    for number, width in enumerate((2048, 2048, 2047)):
+        tifffile.imwrite(tmp_path / f"s{number}.tif", np.zeros((2048, width), np.uint8))
+    (layer,) = viewer.open(str(tmp_path), plugin="napari-memseg")
+    assert layer.data.shape == (3, 2048, 2048)
+    until(lambda: bool(told))
+    assert "s2.tif" in told[0]

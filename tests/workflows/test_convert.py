@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,22 @@ def test_the_steps_tell_what_was_done_and_the_last_what_came_of_it(tmp_path, sma
         "chunks": [16, 16, 16],
         "path": str(tmp_path / "copy.ome.zarr"),
     }
+
+
+def test_each_step_tells_what_all_of_it_will_take_on_the_disk(tmp_path, small_rows):
+    steps = list(convert(Source(), tmp_path / "copy.ome.zarr", SMALL))
+    taken = sum(len(content) for name, content in files(tmp_path).items() if "/c/" in name)
+    for step in steps[:-1]:
+        assert step.values["disk_gib"] * 2**30 == pytest.approx(taken, rel=0.3)
+        assert step.message == ""
+
+
+def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path, small_rows, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=20_000))
+    messages = [step.message for step in convert(Source(), tmp_path / "copy.ome.zarr", SMALL)]
+    assert "still to be written" in messages[0]
+    assert messages[-2:] == ["", ""]
 
 
 def test_nothing_is_under_the_final_name_before_the_end(tmp_path, small_rows):

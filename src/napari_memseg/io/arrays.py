@@ -148,6 +148,11 @@ def chunk_files_exist(array: zarr.Array[Any], slices: tuple[slice, ...]) -> bool
     return all(file.exists() for file in _chunk_files(array, slices))
 
 
+def stored_bytes(array: zarr.Array[Any], slices: tuple[slice, ...]) -> int:
+    """Return how many bytes the chunks that the slices touch take as files; all must have been written."""
+    return sum(file.stat().st_size for file in _chunk_files(array, slices))
+
+
 def _chunk_files(array: zarr.Array[Any], slices: tuple[slice, ...]) -> list[Path]:
     spans = (range(s.start // c, -(-s.stop // c)) for s, c in zip(slices, array.chunks, strict=True))
     return [_folder(array) / array.metadata.encode_chunk_key(index) for index in product(*spans)]

@@ -28,8 +28,9 @@ from napari_memseg.io import pictures
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.content import check_content
 from napari_memseg.io.skyscan import logged_lengths
+from napari_memseg.io.tiff import page_lengths
 from napari_memseg.io.tiff_pages import Page, scan_pages
-from napari_memseg.io.units import voxel_size
+from napari_memseg.io.units import pixel_size, voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
 
     from napari_memseg.geometry import Zyx
     from napari_memseg.io.source import Source
+    from napari_memseg.io.units import PixelSize
 
 ENDINGS = (".tif", ".tiff", *pictures.ENDINGS)
 """Of files that are slices."""
 MAX_SLICES = 2**20
 """A folder with more files than this is refused."""
+AT_ONCE = 512
+"""Headers that are looked at before a folder is shown; of more slices, later (``Volume.check``)."""
 THREADS = 8
 """Headers that are looked at at a time: each waits for the disk, mostly."""
 _PREVIEW = re.compile(r"_spr$", re.IGNORECASE)
@@ -57,6 +61,8 @@ class SliceArray:
     files: tuple[Path, ...]
     plane: tuple[int, int]
     stored: np.dtype[Any]
+    header: Page
+    """What every file says of itself."""
 
     @property
     def shape(self) -> Zyx:
@@ -78,7 +84,29 @@ class SliceArray:
         planes = [self._plane(file)[index[1:]] for file in self.files[index[0]]]
         return np.stack(planes).astype(self.dtype, copy=False)
 
+    def check(self) -> None:
+        """Read all headers, and refuse the first file that differs from the first one.
+
+        Raises
+        ------
+        SourceError
+            Naming both.
+        """
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(self._check_alike, self.files):
+                pass
+
+    def _check_alike(self, file: Path) -> None:
+        page = _only_page(file)
+        if page != self.header:
+            raise SourceError(
+                f"{file.name} in {file.parent} is {page}, but {self.files[0].name} is {self.header}. All "
+                "slices of a volume are alike: move away what does not belong to it or was changed, and open "
+                "the folder again."
+            )
+
     def _plane(self, file: Path) -> NDArray[Any]:
+        self._check_alike(file)
         plane = _decode(file)
         if plane.shape != self.plane or plane.dtype != self.stored:
             raise SourceError(
@@ -95,27 +123,32 @@ def holds_slices(folder: Path) -> bool:
 
 
 def open_slices(source: Source) -> Volume:
-    """Open a folder of TIFF slices, in the order that their names count.
+    """Open a folder of TIFF, PNG or BMP slices, in the order that their names count.
 
     Raises
     ------
     SourceError
         If a slice is missing, is there twice, differs from the others or is damaged; or the
-        names do not count.
+        names do not count. Of more than ``AT_ONCE`` slices only the first header is read: the others
+        are when ``Volume.check`` is called, and each when its slice is read.
     """
     if source.inner or source.selection:
         raise SourceError(
             f"{source.path} is a folder of slices, and there is nothing to choose inside it. "
             f"Open it as {source.path}."
         )
-    files = _listed(source.path)
-    _check_alike(files)
-    array = _array(_in_order(files))
+    array, pixel = _array(_in_order(_listed(source.path)))
     check_array(array.shape, array.stored, array.chunks, source)
-    between, pixel, unit = logged_lengths(source.path) or (None, None, None)
-    size, name = voxel_size((between, pixel, pixel), (unit,) * 3)
-    kind = files[0].suffix[1:].lower().replace("tiff", "tif").replace("tif", "tiff")
-    return Volume((array,), size, name, source.name, str(source), f"{kind} slices")
+    if at_once := len(array.files) <= AT_ONCE:
+        array.check()
+    step, between, logged = logged_lengths(source.path) or (None, None, None)
+    size, unit = voxel_size((step, between, between), (logged,) * 3)
+    kind = array.files[0].suffix[1:].lower().replace("tiff", "tif").replace("tif", "tiff")
+    return Volume(
+        *((array,), size, unit, source.name, str(source), f"{kind} slices"),
+        pixel_size=None if size else pixel,
+        check_rest=None if at_once else array.check,
+    )
 
 
 def _is_slice(entry: os.DirEntry[str]) -> bool:
@@ -148,18 +181,6 @@ def _words(file: Path) -> tuple[str, ...]:
 
 def _numbers(file: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", file.stem))
-
-
-def _check_alike(files: Sequence[Path]) -> None:
-    """Read all headers, and refuse the first file that differs from the first one."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        pages = list(pool.map(_only_page, files))
-    for file, page in zip(files, pages, strict=True):
-        if page != pages[0]:
-            raise SourceError(
-                f"{file.name} in {file.parent} is {page}, but {files[0].name} is {pages[0]}. All slices of a "
-                "volume are alike: move away what does not belong to it."
-            )
 
 
 def _only_page(file: Path) -> Page:
@@ -235,15 +256,17 @@ def _decode(file: Path) -> NDArray[Any]:
         return np.asarray(tif.pages[0].asarray())
 
 
-def _array(files: tuple[Path, ...]) -> SliceArray:
+def _array(files: tuple[Path, ...]) -> tuple[SliceArray, PixelSize | None]:
+    """Return the array that the first file promises, and what it says of its pixels."""
+    header = _only_page(files[0])
     if files[0].suffix.lower() in pictures.ENDINGS:
-        picture = pictures.page_of(files[0])
-        return SliceArray(files, (picture.height, picture.width), np.dtype(picture.dtype))
+        return SliceArray(files, (header.height, header.width), np.dtype(header.dtype), header), None
     try:
         with tifffile.TiffFile(files[0]) as tif:
             page = tif.pages[0]
             height, width = (int(n) for n in page.shape)
-            return SliceArray(files, (height, width), np.dtype(page.dtype).newbyteorder("="))
+            stored = np.dtype(page.dtype).newbyteorder("=")
+            return SliceArray(files, (height, width), stored, header), pixel_size(*page_lengths(tif))
     except DECODING_ERRORS as error:
         raise SourceError(
             f"{files[0]} is a damaged TIFF ({type(error).__name__}: {str(error)[:300]}). Copy it again."

@@ -16,15 +16,16 @@ import zarr
 
 from napari_memseg.errors import SourceError
 from napari_memseg.io.axes import SPACE, VolumeView, check_array, pick
-from napari_memseg.io.tiff_metadata import imagej_voxel_size, ome_voxel_size, parse_ome
+from napari_memseg.io.tiff_metadata import imagej_lengths, ome_lengths, parse_ome, resolution_lengths
 from napari_memseg.io.tiff_pages import Page, check_grey, scan_pages
+from napari_memseg.io.units import pixel_size, voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_memseg.io.source import Source
-    from napari_memseg.io.units import VoxelSize
+    from napari_memseg.io.tiff_metadata import Lengths
 
 GROUP_BYTES = 2**20
 """Strips are decoded together up to this size."""
@@ -65,8 +66,10 @@ def open_tiff(source: Source) -> Volume:
     arrays = [VolumeView(array, _group(array, axes), axes, picked) for array in levels]
     for array in arrays:
         check_array(array.stored.shape, array.stored.dtype, array.chunk, source)
-    size, unit = ome_voxel_size(ome, number) if ome is not None else _imagej(tif, axes)
-    return Volume(arrays, size, unit, source.name, str(source), _format(tif))
+    said = ome_lengths(ome, number) if ome is not None else page_lengths(tif)
+    size, unit = voxel_size(*said)
+    pixel = None if size else pixel_size(*said)
+    return Volume(arrays, size, unit, source.name, str(source), _format(tif), pixel_size=pixel)
 
 
 def _choose(found: Sequence[Any], source: Source) -> tuple[int, Any]:
@@ -128,12 +131,13 @@ def _group(array: Any, axes: Sequence[str]) -> tuple[int, ...]:
     return tuple(chunk)
 
 
-def _imagej(tif: Any, axes: Sequence[str]) -> tuple[VoxelSize, str] | tuple[None, None]:
-    if not tif.is_imagej:
-        return None, None
+def page_lengths(tif: Any) -> Lengths:
+    """Return what the tags of the first page of a file that is no OME-TIFF say of a voxel."""
     tags = tif.pages[0].tags
     resolution = {"x": tags.valueof("XResolution"), "y": tags.valueof("YResolution")}
-    return imagej_voxel_size(tif.imagej_metadata or {}, resolution)
+    if tif.is_imagej:
+        return imagej_lengths(tif.imagej_metadata or {}, resolution)
+    return resolution_lengths(resolution, tags.valueof("ResolutionUnit"))
 
 
 def _format(tif: Any) -> str:

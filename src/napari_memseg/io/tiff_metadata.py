@@ -1,20 +1,26 @@
-"""Find how long a voxel is in what OME and ImageJ write into a TIFF.
+"""Find how long a voxel is in what OME and ImageJ write into a TIFF, or a pixel in its resolution tags.
 
-The resolution tags of a plain TIFF know x and y only, so they say nothing of a volume.
+Each function returns three lengths (z, y, x), None where one is not said, and their units.
 Text from a file is not trusted: OME's XML is read without entities.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.etree import ElementTree
 
 from napari_memseg.errors import SourceError
-from napari_memseg.io.units import VoxelSize, voxel_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+Lengths: TypeAlias = tuple[list[float | None], list[object]]
+"""Along z, y and x, and their units."""
+NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+"""Values of the tag ResolutionUnit."""
+DOTS_PER_INCH = (72, 75, 90, 96, 100, 120, 144, 150, 200, 240, 300, 360, 400, 600, 720, 1200, 2400)
+"""Of screens, scanners of paper and printers: they say nothing of what is in a picture."""
 
 
 def parse_ome(description: str, path: Path) -> ElementTree.Element | None:
@@ -45,22 +51,18 @@ def parse_ome(description: str, path: Path) -> ElementTree.Element | None:
     return root
 
 
-def ome_voxel_size(root: ElementTree.Element, series: int) -> tuple[VoxelSize, str] | tuple[None, None]:
-    """Return the voxel size of an image of the description, and its unit; micrometres unless it says."""
+def ome_lengths(root: ElementTree.Element, series: int) -> Lengths:
+    """Return what is said of an image of the description; in micrometres unless it says otherwise."""
     images = [
         element for element in root.iter() if element.tag.endswith("}Pixels") or element.tag == "Pixels"
     ]
-    if series >= len(images):
-        return None, None
-    said = images[series].attrib
+    said = images[series].attrib if series < len(images) else {}
     lengths = [_number(said.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
-    return voxel_size(lengths, [said.get(f"PhysicalSize{axis}Unit", "um") for axis in "ZYX"])
+    return lengths, [said.get(f"PhysicalSize{axis}Unit", "um") for axis in "ZYX"]
 
 
-def imagej_voxel_size(
-    said: Mapping[str, Any], resolution: Mapping[str, object]
-) -> tuple[VoxelSize, str] | tuple[None, None]:
-    """Return the voxel size of an ImageJ stack, and its unit.
+def imagej_lengths(said: Mapping[str, Any], resolution: Mapping[str, object]) -> Lengths:
+    """Return what is said of an ImageJ stack.
 
     Parameters
     ----------
@@ -71,8 +73,23 @@ def imagej_voxel_size(
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
     unit = said.get("unit")
-    units = [said.get("zunit", unit), said.get("yunit", unit), unit]
-    return voxel_size([_number(said.get("spacing")), y, x], units)
+    return [_number(said.get("spacing")), y, x], [said.get("zunit", unit), said.get("yunit", unit), unit]
+
+
+def resolution_lengths(resolution: Mapping[str, object], unit: object) -> Lengths:
+    """Return what the resolution tags of any TIFF say; of z they know nothing.
+
+    Parameters
+    ----------
+    resolution : mapping
+        As for ``imagej_lengths``.
+    unit : object
+        Value of the tag ResolutionUnit, TIFF 6.0, page 38.
+    """
+    y, x = (_inverse(resolution.get(axis)) for axis in "yx")
+    name = {INCH: "inch", CENTIMETRE: "cm"}.get(unit) if isinstance(unit, int) else None
+    printed = name == "inch" and {y and round(1 / y, 2), x and round(1 / x, 2)} & set(DOTS_PER_INCH)
+    return [None, y, x], [None if printed else name] * 3
 
 
 def _inverse(fraction: object) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,20 @@ _SHORT = {
 }
 
 
+class PixelSize(NamedTuple):
+    """How far apart rows and columns of a slice are, where nobody says it of the slices themselves."""
+
+    y: float
+    x: float
+    unit: str
+    """A UDUNITS-2 name."""
+
+    def in_unit(self, unit: str) -> PixelSize:
+        """Return the same lengths in another unit, of ``METRES``, without the noise of the division."""
+        scale = METRES[self.unit] / METRES[unit]
+        return PixelSize(float(f"{self.y * scale:.12g}"), float(f"{self.x * scale:.12g}"), unit)
+
+
 def unit_name(text: object) -> str | None:
     r"""Return the UDUNITS-2 name of a unit of length, or None if it is none.
 
@@ -75,10 +89,28 @@ def voxel_size(
     units : sequence
         Their units, in any spelling.
     """
+    known = _in_one_unit(lengths, units)
+    return ((known[0][0], known[0][1], known[0][2]), known[1]) if known else (None, None)
+
+
+def pixel_size(lengths: Sequence[float | None], units: Sequence[object]) -> PixelSize | None:
+    """Return the last two of three lengths (z, y, x) in one unit, the one of x; None where they are unknown.
+
+    The parameters are those of ``voxel_size``.
+    """
+    known = _in_one_unit(lengths[1:], units[1:])
+    return PixelSize(*known[0], known[1]) if known else None
+
+
+def _in_one_unit(
+    lengths: Sequence[float | None], units: Sequence[object]
+) -> tuple[tuple[float, ...], str] | None:
+    """Return lengths in the unit of the last; None if one is no length, or in no unit."""
     names = [unit_name(unit) for unit in units]
     known = [float(n) for n in lengths if n is not None and isfinite(n) and n > 0]
     scales = [METRES[name] for name in names if name]
-    if len(known) != 3 or len(scales) != 3 or not names[2]:
-        return None, None
-    z, y, x = (n if s == scales[2] else n * s / scales[2] for n, s in zip(known, scales, strict=True))
-    return (z, y, x), names[2]
+    last = names[-1]
+    if last is None or not len(known) == len(scales) == len(lengths):
+        return None
+    pairs = zip(known, scales, strict=True)
+    return tuple(n if scale == scales[-1] else n * scale / scales[-1] for n, scale in pairs), last

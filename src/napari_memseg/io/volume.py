@@ -15,10 +15,11 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import count, product
+from itertools import product
 from math import isfinite, log, prod
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_memseg.io.units import PixelSize
+
 CACHE_BYTES = 256 * 2**20
 """Decoded chunks that are kept, unless ``set_cache_bytes`` says otherwise."""
 SAMPLE: Zyx = (1, 64, 64)
@@ -43,8 +46,6 @@ DECODING_ERRORS = (
     *(RuntimeError, struct.error, zlib.error),
 )
 """What readers and decoders of other people raise where a file is damaged."""
-
-_tokens = count()
 
 
 class LazyArray(Protocol):
@@ -181,6 +182,10 @@ class Volume:
     dask_voxels : int
         Chunks of the dask arrays are made of so many voxels at most, or of one chunk: what is read at once
         by whoever slices one. Few where voxels are dear.
+    pixel_size : PixelSize or None
+        What is known of a voxel whose length along z is not: where the format says it of the planes alone.
+    check_rest : callable, optional
+        What ``check`` calls, until it raises nothing.
     """
 
     arrays: Sequence[LazyArray]
@@ -192,7 +197,10 @@ class Volume:
     factors: Sequence[Zyx] | None = None
     is_labels: bool = False
     dask_voxels: int = DASK_CHUNK_VOXELS
-    _token: int = field(init=False, repr=False, default_factory=partial(next, _tokens))
+    pixel_size: PixelSize | None = None
+    check_rest: Callable[[], None] | None = None
+    _token: str = field(init=False, repr=False, default_factory=lambda: uuid4().hex)
+    """Of this image's chunks in the cache; a copy in another process keeps it, and no other image has it."""
 
     @property
     def shape(self) -> Zyx:
@@ -209,15 +217,34 @@ class Volume:
         """Every level as a dask array, which reads through the cache."""
         return tuple(self._dask(level) for level in range(len(self.arrays)))
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Tell whether this is still the same image: xxh3 of shape, dtype, voxel size, unit and 27 patches.
+    def check(self) -> None:
+        """Look at what opening left for later: the headers of many slices. Whoever begins work calls it.
 
         Raises
         ------
         SourceError
-            If a patch cannot be decoded.
+            Naming the file that does not belong.
         """
+        _ = self._checked
+
+    @cached_property
+    def _checked(self) -> bool:
+        if self.check_rest is not None:
+            self.check_rest()
+        return True
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tell whether this is still the same image: xxh3 of shape, dtype, voxel size, unit and 27 patches.
+
+        It is asked for before work begins, so all that opening left for later is checked.
+
+        Raises
+        ------
+        SourceError
+            If a patch cannot be decoded, or ``check`` finds something.
+        """
+        self.check()
         size = None if self.voxel_size is None else tuple(map(float, self.voxel_size))
         found = xxh3_128(repr((tuple(self.shape), self.dtype.name, size, self.unit)).encode())
         patch = zyx(map(min, SAMPLE, self.shape))
@@ -297,7 +324,7 @@ class Volume:
                 f"{self.source} says that a voxel is {self.voxel_size} {self.unit or 'of no unit'}, not "
                 f"{voxel_size} {unit or ''}. Leave the voxel size out, or convert the image with another one."
             )
-        return replace(self, voxel_size=voxel_size, unit=unit)
+        return replace(self, voxel_size=voxel_size, unit=unit, pixel_size=None)
 
     def nearest_level(self, voxel_size: tuple[float, float, float]) -> int:
         """Return the level whose voxels are closest to a size in this volume's unit, by ratio; 0 if unknown.

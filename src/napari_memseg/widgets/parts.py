@@ -214,6 +214,8 @@ def shape_text(shape: Zyx) -> str:
 def size_of(volume: Volume, level: int) -> str:
     """Say how large the voxels of a level are."""
     size = volume.voxel_size_at(level)
+    if size is None and (pixel := volume.pixel_size) is not None:
+        return f"pixels of {pixel.y:.4g} × {pixel.x:.4g} {pixel.unit}, distance of slices unknown"
     if size is None:
         return "voxel size unknown"
     numbers = " × ".join(f"{length:.4g}" for length in size)

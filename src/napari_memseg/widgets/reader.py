@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from napari import current_viewer
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QCoreApplication
 
 from napari_memseg.annotation.record import NAME as SESSION
+from napari_memseg.errors import SourceError
 from napari_memseg.io.formats import FORMATS, open_volume
 from napari_memseg.io.intensity import sample_window
 from napari_memseg.io.volume import Volume
@@ -44,9 +48,34 @@ def read(path: str) -> list[LayerData]:
         If it cannot be read as a volume; the message says what to do.
     """
     volume = open_volume(path)
+    _check_rest(volume)
     if volume.is_labels and volume.dtype.kind in "iu":  # napari's labels are whole numbers
         return [layer(volume, "labels")]
     return [layer(volume, "image", contrast_limits=sample_window(volume, overview(volume)))]
+
+
+def _check_rest(volume: Volume) -> None:
+    """Look in a thread at what opening left for later, and tell what does not belong; at once without Qt."""
+    if volume.check_rest is None:
+        return
+    if QCoreApplication.instance() is None:
+        volume.check()
+    else:
+        create_worker(_wrong, volume, _connect={"returned": _tell})
+
+
+def _wrong(volume: Volume) -> str:
+    """Return what ``Volume.check`` finds; napari's own way to tell errors of a thread fails."""
+    try:
+        volume.check()
+    except SourceError as error:
+        return str(error)
+    return ""
+
+
+def _tell(wrong: str) -> None:
+    if wrong:
+        show_error(wrong)
 
 
 def read_session(path: str) -> list[Any]:

@@ -18,13 +18,14 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
-from napari_memseg.io.arrays import sweep_partial
+from napari_memseg.io.arrays import stored_bytes, sweep_partial
 from napari_memseg.io.files import atomic_write, locked, refuse_to_overwrite, rename_folder
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import VoxelSize, check_scale
@@ -32,11 +33,16 @@ from napari_memseg.io.pyramid import Pyramid, check_dtype, create_image, open_py
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.rows import Rows, plan_rows
 from napari_memseg.workflows.slabs import RowReader
+from napari_memseg.workflows.words import gib_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_memseg.io.volume import Volume
+
+GIB = 2**30
+PYRAMID = 8 / 7
+"""Voxels of all levels, to those of the finest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +91,10 @@ def convert(
     Yields
     ------
     Progress
-        One for each row of chunks once it is on the disk; then one with the ``result``: shape,
-        voxel_size, unit, levels (their shapes), chunks (the shape of one), seconds, path.
+        One for each row of chunks once it is on the disk, whose values tell ``disk_gib``, what all of it
+        will take if what is left packs as what was written, and whose message warns where that is more
+        than the disk has; then one with the ``result``: shape, voxel_size, unit, levels (their shapes),
+        chunks (the shape of one), seconds, path.
 
     Raises
     ------
@@ -152,6 +160,34 @@ class _Job:
         }
 
 
+class _Disk:
+    """What a conversion takes on the disk, told from what was written of it."""
+
+    def __init__(self, folder: Path, shape: Zyx) -> None:
+        self._folder, self._voxels = folder, prod(shape)
+        self._seen = self._stored = 0
+
+    def note(self, box: Box, image: Pyramid) -> None:
+        """Count the bytes of a row that was written."""
+        self._seen += box.size
+        self._stored += stored_bytes(image.levels[0], box.slices)
+
+    @property
+    def expected(self) -> float:
+        """Bytes of all levels, the coarser ones packed as the finest."""
+        return self._stored / self._seen * self._voxels * PYRAMID
+
+    def warning(self, done: float) -> str:
+        """Say that there is too little room for what is left, or nothing."""
+        needed, free = self.expected * (1 - done) / GIB, shutil.disk_usage(self._folder).free / GIB
+        if needed <= free:
+            return ""
+        return (
+            f"about {gib_text(needed)} are still to be written, and {gib_text(free)} are free: make room, "
+            "or stop; the same command goes on from here"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """An unfinished conversion on disk."""
@@ -211,6 +247,7 @@ class _Work:
         image = self._open_image(volume)
         reader = RowReader(volume, self.job.region(volume), self.rows, self.folder / "slab")
         started = monotonic()
+        disk = _Disk(self.folder, self.rows.shape)
         for number, box in enumerate(self.rows.boxes(self.done), start=self.done):
             image.write(box, reader.read(box))
             for _ in image.propagate(box, self._is_done(number, image)):
@@ -218,8 +255,15 @@ class _Work:
             self._record(number + 1)
             pace = (monotonic() - started) / (number + 1 - self.done)
             left = pace * (self.rows.count - number - 1)
+            disk.note(box, image)
             yield Progress(
-                stage="convert", done=number + 1, total=self.rows.count, box=box, seconds_left=left
+                stage="convert",
+                done=number + 1,
+                total=self.rows.count,
+                box=box,
+                seconds_left=left,
+                message=disk.warning((number + 1) / self.rows.count),
+                values={"disk_gib": disk.expected / GIB},
             )
 
     def _is_done(self, row: int, image: Pyramid) -> Callable[[int, Zyx], bool]:

@@ -13,13 +13,24 @@ if TYPE_CHECKING:
 
 
 def describe(volume: Volume) -> dict[str, Any]:
-    """Return shape, dtype, axes, voxel size, unit, level shapes, chunks and format as JSON values."""
+    """Return shape, dtype, axes, voxel size, unit, level shapes, chunks and format as JSON values.
+
+    Also ``pixel_size`` (y, x, unit) where the voxel size is unknown, but that much is said.
+
+    Raises
+    ------
+    SourceError
+        If ``volume.check`` finds what does not belong.
+    """
+    volume.check()
+    pixel = {"pixel_size": list(volume.pixel_size)} if volume.pixel_size else {}
     return {
         "shape": list(volume.shape),
         "dtype": volume.dtype.name,
         "axes": "zyx",
         "voxel_size": list(volume.voxel_size) if volume.voxel_size else None,
         "unit": volume.unit,
+        **pixel,
         "levels": [list(array.shape) for array in volume.arrays],
         "chunks": list(volume.arrays[0].chunks),
         "format": volume.format,

@@ -88,6 +88,7 @@ class OpenPage(Page):
             edit.setPlaceholderText(axis)
             edit.textChanged.connect(self._allow)
         self.unit = Choice(UNITS)
+        self.unit.currentIndexChanged.connect(self._show_pixels)
         self.size_form = form(Voxel_size=row(*self.sizes, self.unit))
         self.volume_group = group(
             "Volume", row(self.file, self.folder), self.layers, self.facts, self.size_form
@@ -252,10 +253,24 @@ class OpenPage(Page):
         size = size_of(volume, 0)
         where = "in memory: it will be copied into the session" if found.in_memory else volume.source
         self.facts.say(f"{shape_text(volume.shape)}, {volume.dtype.name}, {size}\n{where}")
+        self._show_pixels()
         self._list_levels(found)
         place = folder_for(volume.name, None if found.in_memory else volume.source, sessions_folder())
         self.place.setText(str(place))
         self.refresh()
+
+    def _show_pixels(self, _: int = 0) -> None:
+        """Show what the file says of pixels but not of slices: it is taken where nothing else is typed."""
+        pixels = self._pixels()
+        texts = ("z", *(f"{length:g}" for length in pixels)) if pixels else "zyx"
+        for edit, text in zip(self.sizes, texts, strict=True):
+            edit.setPlaceholderText(text)
+        self._allow()
+
+    def _pixels(self) -> tuple[float, float] | None:
+        """Return how long pixels are along y and x in the chosen unit, if the file says it."""
+        known = self._adopted.volume.pixel_size if self._adopted is not None else None
+        return known.in_unit(self.unit.currentText())[:2] if known else None
 
     def _list_levels(self, found: Adopted) -> None:
         volume = found.volume
@@ -324,6 +339,8 @@ class OpenPage(Page):
     def _told_size(self) -> tuple[float, float, float] | None:
         """Return the voxel size that was typed; None where nothing was."""
         texts = [edit.text().strip().replace(",", ".") for edit in self.sizes]
+        if texts[0] and not any(texts[1:]) and (pixels := self._pixels()):
+            texts[1:] = map(str, pixels)
         if not self._lacks_size or not any(texts):
             return None
         z, y, x = (float(text) for text in texts)
