@@ -99,7 +99,7 @@ def pixel_size(lengths: Sequence[float | None], units: Sequence[object]) -> Pixe
     The parameters are those of ``voxel_size``.
     """
     known = _in_one_unit(lengths[1:], units[1:])
-    return PixelSize(*known[0], known[1]) if known else None
+    return PixelSize(known[0][0], known[0][1], known[1]) if known else None
 
 
 def _in_one_unit(
