@@ -137,10 +137,11 @@ def open_slices(source: Source) -> Volume:
             f"{source.path} is a folder of slices, and there is nothing to choose inside it. "
             f"Open it as {source.path}."
         )
-    array, pixel = _array(_in_order(_listed(source.path)))
+    array, pixel = _array(_listed(source.path))
     check_array(array.shape, array.stored, array.chunks, source)
     if at_once := len(array.files) <= AT_ONCE:
         array.check()
+    _check_order(array.files)
     step, between, logged = logged_lengths(source.path) or (None, None, None)
     size, unit = voxel_size((step, between, between), (logged,) * 3)
     kind = array.files[0].suffix[1:].lower().replace("tiff", "tif").replace("tif", "tiff")
@@ -157,7 +158,8 @@ def _is_slice(entry: os.DirEntry[str]) -> bool:
     return ending.lower() in ENDINGS and not hidden and not _PREVIEW.search(stem) and entry.is_file()
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder: Path) -> tuple[Path, ...]:
+    """Return the slices of a folder, sorted by the numbers of their names."""
     with os.scandir(folder) as entries:
         files = [Path(entry.path) for entry in entries if _is_slice(entry)]
     if tiffs := [file for file in files if file.suffix.lower() not in pictures.ENDINGS]:
@@ -167,7 +169,7 @@ def _listed(folder: Path) -> list[Path]:
             f"{folder} holds {len(files)} slices ({', '.join(ENDINGS)}); possible are 1 to {MAX_SLICES}. "
             "Choose the folder that the slices lie in."
         )
-    return sorted(files, key=_natural)
+    return tuple(sorted(files, key=_natural))
 
 
 def _natural(file: Path) -> tuple[tuple[str, ...], tuple[int, ...], str]:
@@ -206,10 +208,10 @@ def _check_samples(file: Path, page: Page) -> Page:
     return page
 
 
-def _in_order(files: Sequence[Path]) -> tuple[Path, ...]:
-    """Check that the names count, each number once and none left out."""
+def _check_order(files: Sequence[Path]) -> None:
+    """Refuse names that do not count, each number once and none left out."""
     if len(files) == 1:
-        return tuple(files)
+        return
     for file in files:
         if _words(file) != _words(files[0]):
             raise SourceError(
@@ -225,7 +227,6 @@ def _in_order(files: Sequence[Path]) -> tuple[Path, ...]:
             "their order is unknown. Keep slices in a folder whose names differ in one number."
         )
     _check_gaps(files, counting[0])
-    return tuple(files)
 
 
 def _check_once(files: Sequence[Path], columns: Sequence[Sequence[int]]) -> None:
