@@ -1,8 +1,9 @@
-"""Damage a file in many ways and see what a reader makes of each: ``fuzzing.py KIND FIRST COUNT``.
+"""Damage a file in many ways and see what a reader makes of each: ``fuzzing.py KIND FIRST COUNT [OPENED]``.
 
-One process with a bound on its memory; each mutation is made of its own seed, so that one can be tried again
-alone. What is printed are the seeds at which anything but a volume or one of our errors came, with the
-traceback.
+KIND is one of those that tests/volumes.py writes, or the path of a file or folder; of a folder OPENED is what
+is opened in it, by default all of it. One process with a bound on its memory; each mutation is made of its own
+seed, so that one can be tried again alone. What is printed are the seeds at which anything but a volume or one
+of our errors came, with the traceback.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ NUMBERS = (b"0", b"-1", b"99999999999", b"4294967295", b"nan", b"1e308", b"\0\0\
 """That are put where others were."""
 
 
-def main(kind: str, first: int, count: int) -> int:
+def main(kind: str, first: int, count: int, opened: str = "") -> int:
     """Try so many mutations; return how many went wrong."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, _too_long)
     logging.disable()
     folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
     (folder / "whole").mkdir()
-    source = Path((FORMATS | SPECIAL)[kind](folder / "whole", noise()))
+    source = _whole(kind, opened, folder / "whole")
     wrong = 0
     for seed in range(first, first + count):
         shutil.rmtree(folder / "broken", ignore_errors=True)
@@ -51,6 +52,15 @@ def main(kind: str, first: int, count: int) -> int:
         wrong += not is_answered(folder / "broken" / source.relative_to(folder / "whole"), seed)
     shutil.rmtree(folder)
     return wrong
+
+
+def _whole(kind: str, opened: str, folder: Path) -> Path:
+    """Write or copy what is to be damaged, and return what is opened of it."""
+    if kind in FORMATS | SPECIAL:
+        return Path((FORMATS | SPECIAL)[kind](folder, noise()))
+    place = folder / Path(kind).name
+    (shutil.copytree if Path(kind).is_dir() else shutil.copy2)(kind, place)
+    return place / opened
 
 
 def mutate(folder: Path, chance: np.random.Generator) -> None:
@@ -124,4 +134,4 @@ _HOW = (_flip, _flip, _cut, _insert, _remove, _number, _number)
 
 
 if __name__ == "__main__":
-    sys.exit(bool(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    sys.exit(bool(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])))
