@@ -11,21 +11,30 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.io.header import MOST_TEXT, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
+from napari_memseg.io.header import MOST_TEXT, lengths_zyx, read_text
+from napari_memseg.io.raw import (
+    PIECE_BYTES,
+    RawArray,
+    WholeArray,
+    inflate,
+    raw_volume,
+    unpacked,
+    whole_volume,
+)
 from napari_memseg.io.units import unit_name
-from napari_memseg.io.volume import Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from napari_memseg.io.source import Source
     from napari_memseg.io.units import VoxelSize
+    from napari_memseg.io.volume import Volume
 
 TYPES = {
     "byte": "u1",
@@ -71,12 +80,10 @@ def open_amira(source: Source) -> Volume:
         raise SourceError(
             f"{source.path} is compressed by {data[4]}, which is not read. Save it uncompressed."
         )
-    check_alone(source)
-    check_whole(source, shape, stored)
     packed = min(int(data[5]), source.path.stat().st_size)
     how = (source.path, offset, _UNPACK[data[4]], shape, stored, packed)
     array = WholeArray(partial(unpacked, *how), shape, stored)
-    return Volume((array,), size, unit, source.name, str(source), f"amira, {data[4]}")
+    return whole_volume(source, array, size, unit, f"amira, {data[4]}")
 
 
 def _kind(text: str) -> str:
@@ -113,25 +120,30 @@ def _voxel_size(text: str, shape: Zyx) -> tuple[VoxelSize | None, str | None]:
         low, high = [float(n) for n in box.groups()[::2]], [float(n) for n in box.groups()[1::2]]
     except ValueError:
         return None, None
-    x, y, z = ((b - a) / (n - 1) for a, b, n in zip(low, high, shape[::-1], strict=True))
-    if not all(isfinite(n) and n > 0 for n in (x, y, z)):
-        return None, None
+    size = lengths_zyx((b - a) / (n - 1) for a, b, n in zip(low, high, shape[::-1], strict=True))
     unit = _UNITS.search(text)
-    return (z, y, x), unit_name(unit[1]) if unit else None
+    return size, unit_name(unit[1]) if size and unit else None
 
 
-def _run_lengths(packed: bytes, size: int) -> bytes:
+def _run_lengths(packed: Iterable[bytes]) -> Iterator[bytes]:
     """Undo Amira's byte run lengths: n x means x n times, 128 + n that n bytes follow as they are."""
-    out, place = bytearray(), 0
-    while place < len(packed) - 1 and len(out) < size:
-        count = packed[place]
-        if count & 0x80:
-            out += packed[place + 1 : place + 1 + (count & 0x7F)]
-            place += 1 + (count & 0x7F)
-        else:
-            out += packed[place + 1 : place + 2] * count
-            place += 2
-    return bytes(out)
+    rest, out = b"", bytearray()
+    for piece in packed:
+        rest, place = rest + piece, 0
+        while place < len(rest) and (end := place + _run(rest[place])) <= len(rest):
+            as_is = rest[place] & 0x80
+            out += rest[place + 1 : end] if as_is else rest[place + 1 : end] * rest[place]
+            place = end
+            if len(out) >= PIECE_BYTES:
+                yield bytes(out)
+                out.clear()
+        rest = rest[place:]
+    yield bytes(out)
+
+
+def _run(count: int) -> int:
+    """Return how many packed bytes a run takes that begins so."""
+    return 1 + (count & 0x7F) if count & 0x80 else 2
 
 
 _UNPACK = {"HxZip": inflate, "HxByteRLE": _run_lengths}

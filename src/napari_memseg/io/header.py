@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from napari_memseg.io.units import VoxelSize
 
 MOST_TEXT = 2**20
 """Bytes of a file that are looked at for its header."""
@@ -60,19 +62,21 @@ class Header:
         """Return three lengths that are given as x, y, z in the order z, y, x."""
         return zyx(self.whole(key, 3)[::-1])
 
-    def lengths(self, key: str) -> tuple[float, float, float] | None:
+    def lengths(self, key: str) -> VoxelSize | None:
         """Return three lengths, given as x, y, z, in the order z, y, x; None where they are none."""
-        try:
-            found = [float(part) for part in self.text(key, "").split()]
-        except ValueError:
-            return None
-        if len(found) != 3 or not all(isfinite(length) and length > 0 for length in found):
-            return None
-        x, y, z = found
-        return z, y, x
+        return lengths_zyx(self.text(key, "").split())
 
     def beside(self, name: str) -> Path:
-        """Return the path of a file that the header names; SourceError for one that lies elsewhere."""
+        """Return the path of a file that the header names, in the header's folder or below it.
+
+        A link that lies there is followed, wherever it leads: it is the user's own, who keeps the voxels on
+        another disk, while the name in a header may have been written by anybody.
+
+        Raises
+        ------
+        SourceError
+            If the name leads out of the folder, or to anything but a file.
+        """
         name = _in_utf8(name)
         found = self.path.parent / name
         if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
@@ -81,10 +85,20 @@ class Header:
                 "header and write only their file name into it."
             )
         if not found.is_file():
-            raise SourceError(
-                f"{self.path} needs {found.name} beside it, which is not there. Copy both files."
-            )
+            raise SourceError(f"{self.path} needs {found.name} beside it, {_what_is_wrong(found)}")
         return found
+
+
+def _what_is_wrong(found: Path) -> str:
+    """Say why there is no file at a path, and what to do."""
+    link = f"a link to {found.readlink()}" if found.is_symlink() else ""
+    if found.exists():
+        return (
+            f"but that is {link or 'there'} and no file: put the voxels there in one file, or a link to it."
+        )
+    if link:
+        return f"but that is {link}, which is not there. Connect the disk it leads to, or copy the voxels."
+    return "which is not there. Copy both files."
 
 
 def _in_utf8(name: str) -> str:
@@ -93,6 +107,18 @@ def _in_utf8(name: str) -> str:
         return name.encode("latin-1").decode("utf-8")
     except UnicodeError:
         return name
+
+
+def lengths_zyx(found: Iterable[Any]) -> VoxelSize | None:
+    """Return three lengths, given as x, y, z, in the order z, y, x; None where they are none."""
+    try:
+        lengths = [float(length) for length in found]
+    except (ValueError, TypeError):
+        return None
+    if len(lengths) != 3 or not all(isfinite(length) and length > 0 for length in lengths):
+        return None
+    x, y, z = lengths
+    return z, y, x
 
 
 def read_ini(path: Path) -> dict[str, dict[str, str]]:

@@ -14,15 +14,15 @@ import numpy as np
 
 from napari_memseg.errors import SourceError
 from napari_memseg.io.header import Header, read_text
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
+from napari_memseg.io.raw import RawArray, WholeArray, inflate, raw_volume, unpacked, whole_volume
 from napari_memseg.io.units import unit_name
-from napari_memseg.io.volume import Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_memseg.geometry import Zyx
     from napari_memseg.io.source import Source
+    from napari_memseg.io.volume import Volume
 
 TYPES = {
     "MET_CHAR": "i1",
@@ -65,10 +65,8 @@ def open_metaimage(source: Source) -> Volume:
         raise SourceError(f"{source.path} holds its voxels as text. Save it in binary.")
     if not _yes(header, "CompressedData"):
         return raw_volume(source, RawArray(file, max(offset, 0), shape, stored), size, unit, "metaimage")
-    check_alone(source)
-    check_whole(source, shape, stored)
     array = WholeArray(partial(unpacked, file, offset, inflate, shape, stored), shape, stored)
-    return Volume((array,), size, unit, source.name, str(source), "metaimage, compressed")
+    return whole_volume(source, array, size, unit, "metaimage, compressed")
 
 
 def _read(path: Path) -> tuple[Header, int]:

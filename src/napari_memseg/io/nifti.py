@@ -1,4 +1,4 @@
-"""Read a NIfTI through nibabel: slice by slice where it is uncompressed, whole where it is not.
+"""Read a NIfTI: where it lies if it is uncompressed, whole if it is not. Its header is parsed by nibabel.
 
 Its axes are stored x fastest, whichever way the body lies; a volume keeps that order, and each axis its own
 length of a voxel.
@@ -6,8 +6,8 @@ length of a voxel.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.axes import check_array, pick
 from napari_memseg.io.extras import need
-from napari_memseg.io.raw import ByPieces, WholeArray, check_whole
+from napari_memseg.io.header import lengths_zyx
+from napari_memseg.io.raw import ByPieces, RawArray, WholeArray, check_whole
 from napari_memseg.io.units import unit_name
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
@@ -30,24 +31,62 @@ if TYPE_CHECKING:
 
 AXES = ("x", "y", "z", "t", "c", "d6", "d7")
 """As they are stored."""
+AT_ONCE = 2**17
+"""Voxels of a .nii.gz that are unpacked and scaled at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class NiftiArray(ByPieces):
-    """A ``LazyArray`` over nibabel's proxy of an uncompressed file."""
+    """A ``LazyArray`` over the voxels of a NIfTI, scaled as its header says."""
 
-    proxy: Any
-    picked: tuple[int, ...]
-    """Indices along the axes behind x, y and z."""
-    shape: Zyx
-    stored: np.dtype[Any]
+    raw: RawArray
+    """Of the file as it is, or as it would be unpacked."""
+    slope: float
+    inter: float
+    """What a voxel of 0 becomes."""
+
+    @property
+    def shape(self) -> Zyx:  # type: ignore[override] # which others store
+        """Length of each axis, in voxels."""
+        return self.raw.shape
+
+    @property
+    def stored(self) -> np.dtype[Any]:  # type: ignore[override]
+        """What the file holds, or the floats that it is scaled to."""
+        kept = (self.slope, self.inter) == (1.0, 0.0) or self.raw.stored.kind not in "iub"
+        return self.raw.stored if kept else np.dtype(np.float32)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Read three slices."""
-        z, y, x = index
-        asked = (x, y, z, *self.picked)[: len(self.proxy.shape)]
-        voxels = np.asarray(self.proxy[asked], self.dtype)
-        return voxels.reshape(*voxels.shape[:2], -1).transpose(2, 1, 0)
+        return self._scaled(self.raw[index])
+
+    def whole(self) -> NDArray[Any]:
+        """Unpack all of a .nii.gz, and scale it piece by piece.
+
+        Raises
+        ------
+        SourceError
+            If it is cut off or damaged.
+        """
+        voxels = np.empty(prod(self.shape), self.dtype)
+        try:
+            with gzip.open(self.raw.file) as opened:
+                opened.seek(self.raw.offset)
+                for first in range(0, voxels.size, AT_ONCE):
+                    part = voxels[first : first + AT_ONCE]
+                    found = opened.read(part.size * self.raw.stored.itemsize)
+                    if len(found) < part.size * self.raw.stored.itemsize:
+                        raise EOFError(f"it ends at voxel {first + len(found) // self.raw.stored.itemsize:,}")
+                    part[...] = self._scaled(np.frombuffer(found, self.raw.stored))
+        except DECODING_ERRORS as error:
+            raise SourceError(f"{self.raw.file} is cut off or damaged ({error}). Copy it again.") from error
+        return voxels.reshape(self.shape)
+
+    def _scaled(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        """Scale in double precision, as nibabel does."""
+        if (self.slope, self.inter) == (1.0, 0.0):
+            return voxels
+        return (voxels * np.float64(self.slope) + np.float64(self.inter)).astype(self.dtype)
 
 
 def open_nifti(source: Source) -> Volume:
@@ -61,23 +100,29 @@ def open_nifti(source: Source) -> Volume:
     nibabel = need("nibabel", source)
     try:
         image = nibabel.load(source.path)
-        proxy, lengths = image.dataobj, tuple(int(n) for n in image.shape)
+        lengths, stored = tuple(int(n) for n in image.shape), np.dtype(image.get_data_dtype())
         zooms, (unit, _) = image.header.get_zooms(), image.header.get_xyzt_units()
-        stored = _dtype(image, proxy)
+        proxy = image.dataobj
+        offset, slope, inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
     except _errors(nibabel) as error:
         raise SourceError(f"{source.path} is a damaged NIfTI ({error}). Copy it again.") from error
     lengths = (*lengths, 1, 1)[: max(3, len(lengths))]  # a slice is a volume of one
     picked = tuple(pick(AXES[: len(lengths)], lengths, source).values())
-    shape = zyx(lengths[2::-1])
-    check_array(shape, stored, (1, 1, 1), source)
-    array: Any = NiftiArray(proxy, picked, shape, stored)
+    before = _place(picked, lengths[3:]) * prod(lengths[:3]) * stored.itemsize
+    array: Any = NiftiArray(RawArray(source.path, offset + before, zyx(lengths[2::-1]), stored), slope, inter)
+    check_array(array.shape, array.stored, (1, 1, 1), source)
     if source.path.suffix.lower() != ".gz":
-        _check_length(source, int(proxy.offset) + prod(lengths) * np.dtype(image.get_data_dtype()).itemsize)
+        _check_length(source, offset + prod(lengths) * stored.itemsize)
     else:
-        check_whole(source, shape, stored)
-        array = WholeArray(partial(_whole, array, source.path), shape, stored)
-    size, name = _voxel_size(zooms[:3], unit)
-    return Volume((array,), size, name, source.name, str(source), "nifti")
+        check_whole(source, array.shape, array.stored)
+        array = WholeArray(array.whole, array.shape, array.stored)
+    size = lengths_zyx(zooms[:3])
+    return Volume((array,), size, unit_name(unit) if size else None, source.name, str(source), "nifti")
+
+
+def _place(picked: Sequence[int], lengths: Sequence[int]) -> int:
+    """Return how many volumes lie before the chosen one; the first axis counts fastest."""
+    return sum(index * prod(lengths[:axis]) for axis, index in enumerate(picked))
 
 
 def _check_length(source: Source, needed: int) -> None:
@@ -96,25 +141,3 @@ def _errors(nibabel: Any) -> tuple[type[Exception], ...]:
         nibabel.spatialimages.HeaderDataError,
         nibabel.wrapstruct.WrapStructError,
     )
-
-
-def _dtype(image: Any, proxy: Any) -> np.dtype[Any]:
-    """Return what is stored, or the floats that it is scaled to."""
-    stored = np.dtype(image.get_data_dtype())
-    scaled = (float(proxy.slope), float(proxy.inter)) != (1.0, 0.0)
-    return np.dtype(np.float32) if scaled and stored.kind in "iub" else stored
-
-
-def _voxel_size(zooms: Sequence[float], unit: str) -> tuple[tuple[float, float, float] | None, str | None]:
-    lengths = [float(n) for n in zooms]
-    if len(lengths) != 3 or not all(np.isfinite(n) and n > 0 for n in lengths):
-        return None, None
-    x, y, z = lengths
-    return (z, y, x), unit_name(unit)
-
-
-def _whole(array: NiftiArray, path: Any) -> NDArray[Any]:
-    try:
-        return array[slice(None), slice(None), slice(None)]
-    except DECODING_ERRORS as error:
-        raise SourceError(f"{path} is cut off or damaged ({error}). Copy it again.") from error

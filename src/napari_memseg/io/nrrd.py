@@ -7,7 +7,6 @@ lie.
 
 from __future__ import annotations
 
-import bz2
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,17 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.extras import need
-from napari_memseg.io.header import MOST_TEXT, Header
-from napari_memseg.io.raw import RawArray, WholeArray, check_alone, check_whole, inflate, raw_volume, unpacked
+from napari_memseg.io.header import MOST_TEXT, Header, lengths_zyx
+from napari_memseg.io.raw import RawArray, WholeArray, bunzip, inflate, raw_volume, unpacked, whole_volume
 from napari_memseg.io.units import unit_name, voxel_size
-from napari_memseg.io.volume import DECODING_ERRORS, Volume
+from napari_memseg.io.volume import DECODING_ERRORS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_memseg.io.source import Source
     from napari_memseg.io.units import VoxelSize
+    from napari_memseg.io.volume import Volume
 
 TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -69,12 +69,10 @@ def open_nrrd(source: Source) -> Volume:
             f"{source.path} has encoding {encoding!r}. Possible are raw, gzip and bzip2: save it as one of "
             "these."
         )
-    check_alone(source)
-    check_whole(source, shape, stored)
     _check_encoding(file, offset, encoding)
-    unpack = inflate if encoding in GZIP else _bunzip
+    unpack = inflate if encoding in GZIP else bunzip
     array = WholeArray(partial(unpacked, file, offset, unpack, shape, stored), shape, stored)
-    return Volume((array,), size, unit, source.name, str(source), f"nrrd, {encoding}")
+    return whole_volume(source, array, size, unit, f"nrrd, {encoding}")
 
 
 def _read(source: Source) -> tuple[dict[str, Any], Path, int]:
@@ -157,18 +155,17 @@ def _dtype(header: dict[str, Any], source: Source) -> np.dtype[Any]:
 def _voxel_size(header: dict[str, Any]) -> tuple[VoxelSize | None, str | None]:
     """Return the lengths of the axes, and their unit where it is said."""
     if (directions := header.get("space directions")) is not None:
-        lengths = [float(n) for n in np.linalg.norm(np.asarray(directions, float), axis=-1)]
+        lengths = lengths_zyx(np.linalg.norm(np.asarray(directions, float), axis=-1))
     else:
-        lengths = [float(n) for n in np.atleast_1d(header.get("spacings", []))]
-    if len(lengths) != 3 or not all(np.isfinite(n) and n > 0 for n in lengths):
+        lengths = lengths_zyx(np.atleast_1d(header.get("spacings", [])))
+    if lengths is None:
         return None, None
     units = [
         str(unit).strip('"') for unit in np.atleast_1d(header.get("space units", header.get("units", [])))
     ]
     if len(units) == 3 and all(unit_name(unit) for unit in units):
-        return voxel_size(lengths[::-1], units[::-1])
-    x, y, z = lengths
-    return (z, y, x), None
+        return voxel_size(lengths, units[::-1])
+    return lengths, None
 
 
 def _check_encoding(file: Path, offset: int, encoding: str) -> None:
@@ -181,7 +178,3 @@ def _check_encoding(file: Path, offset: int, encoding: str) -> None:
             f"{file} should hold voxels in encoding {encoding!r}, but they begin otherwise ({magic!r}). "
             "Correct the header's encoding, or write the file again."
         )
-
-
-def _bunzip(packed: bytes, size: int) -> bytes:
-    return bz2.BZ2Decompressor().decompress(packed, size)

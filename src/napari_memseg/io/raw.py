@@ -1,26 +1,30 @@
 """Voxels that lie in a file one after the other, x fastest: read where they lie.
 
-What is compressed as a whole can only be read as a whole, and only where memory allows it.
+What is compressed as a whole can only be read as a whole, and only where memory allows it. It is unpacked
+piece by piece into the array it becomes, so that no second copy of the voxels lies beside it::
+
+    file ──256 KiB──> inflate ──256 KiB──> ┤███████████░░░░░░░░░░░├ all voxels
 """
 
 from __future__ import annotations
 
+import bz2
 import threading
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-import psutil
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.volume import Volume
+from napari_memseg.memory import free_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,8 +34,15 @@ if TYPE_CHECKING:
 
 PIECE: Zyx = (1, 64, 1024)
 """So much is read at a time, in voxels: rows lie together on the disk, slices do not."""
+PIECE_BYTES = 2**18
+"""Of packed, and of unpacked, voxels that are held beside those that are finished."""
+GAP_BYTES = 2**14
+"""What lies between two rows is read along up to here: that is quicker than to ask for each row."""
 SHARE = 0.5
 """Of the free memory that a volume may take which can only be read whole."""
+
+Unpack: TypeAlias = Callable[[Iterable[bytes]], Iterator[bytes]]
+"""Makes unpacked pieces of packed ones."""
 
 
 class ByPieces:
@@ -53,7 +64,11 @@ class ByPieces:
 
 @dataclass(frozen=True, eq=False)
 class RawArray(ByPieces):
-    """A ``LazyArray`` over bare voxels in a file."""
+    """A ``LazyArray`` over bare voxels in a file.
+
+    The file is read, not mapped into memory: one that somebody cuts off meanwhile is an error, not the end of
+    this process.
+    """
 
     file: Path
     offset: int
@@ -63,9 +78,39 @@ class RawArray(ByPieces):
     """With its byte order."""
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
-        """Copy three slices out of the file."""
-        voxels = np.memmap(self.file, self.stored, "r", self.offset, self.shape)
-        return np.array(voxels[index], self.dtype)
+        """Read three slices, plane by plane; SourceError where the file ends before them."""
+        z, y, x = (range(n)[span] for n, span in zip(self.shape, index, strict=True))
+        voxels = np.empty((len(z), len(y), len(x)), self.stored)
+        if voxels.size:
+            with self.file.open("rb", buffering=0) as opened:
+                for number, plane in zip(z, voxels, strict=True):
+                    self._read_plane(opened, number, y, x, plane)
+        return voxels.astype(self.dtype, copy=False)
+
+    def _read_plane(self, opened: BinaryIO, z: int, y: range, x: range, into: NDArray[Any]) -> None:
+        """Read a rectangle of one plane: in one go, or row by row where much lies between its rows."""
+        _, height, width = self.shape
+        first = (z * height + y.start) * width + x.start
+        if (width - len(x)) * self.stored.itemsize > GAP_BYTES:
+            for number, row in enumerate(into):
+                self._read_run(opened, first + number * width, row)
+            return
+        run = np.empty(len(y) * width, self.stored)
+        self._read_run(opened, first, run[: run.size - width + len(x)])
+        into[...] = run.reshape(len(y), width)[:, : len(x)]
+
+    def _read_run(self, opened: BinaryIO, first: int, into: NDArray[Any]) -> None:
+        """Read voxels that lie one after the other."""
+        opened.seek(self.offset + first * self.stored.itemsize)
+        missing = into.view(np.uint8).data
+        while missing:
+            count = opened.readinto(missing)  # type: ignore[attr-defined] # which files have
+            if not count:
+                raise SourceError(
+                    f"{self.file} has become shorter since it was opened: it has "
+                    f"{self.file.stat().st_size:,} bytes now. Open it again once it is complete."
+                )
+            missing = missing[count:]
 
 
 @dataclass(eq=False)
@@ -120,21 +165,40 @@ def raw_volume(
     return Volume((array,), size, unit, source.name, str(source), kind)
 
 
+def whole_volume(
+    source: Source,
+    array: WholeArray,
+    size: VoxelSize | None,
+    unit: str | None,
+    kind: str,
+) -> Volume:
+    """Return a volume that can only be read whole, once it is seen to fit into memory.
+
+    Raises
+    ------
+    SourceError
+        If the shape cannot be, or is too large.
+    """
+    check_alone(source)
+    check_whole(source, array.shape, array.stored)
+    return Volume((array,), size, unit, source.name, str(source), kind)
+
+
 def unpacked(
     file: Path,
     offset: int,
-    unpack: Callable[[bytes, int], bytes],
+    unpack: Unpack,
     shape: Zyx,
     stored: np.dtype[Any],
-    packed: int = -1,
+    packed: int | None = None,
 ) -> NDArray[Any]:
     """Unpack what lies behind an offset, and no more than the header says there is.
 
     Parameters
     ----------
-    unpack : callable of bytes and int
-        Returns at most so many bytes, as ``decompress`` does.
-    packed : int
+    unpack : callable
+        ``inflate``, ``bunzip`` or alike.
+    packed : int, optional
         Bytes to unpack; by default all there are.
 
     Raises
@@ -143,19 +207,50 @@ def unpacked(
         If it becomes less than the voxels need.
     """
     size = prod(shape) * stored.itemsize
+    voxels = np.empty(size, np.uint8)
+    room, filled = voxels.data, 0
+    for piece in unpack(_pieces(file, offset, packed)):
+        count = min(len(piece), size - filled)
+        room[filled : filled + count] = piece[:count]
+        filled += count
+        if filled == size:
+            return voxels.view(stored).reshape(shape)
+    raise SourceError(
+        f"{file} is cut off: it unpacks to {filled:,} bytes and should hold {size:,}. Copy it again."
+    )
+
+
+def _pieces(file: Path, offset: int, count: int | None) -> Iterator[bytes]:
+    """Yield so many bytes of a file, or all behind an offset."""
     with file.open("rb") as opened:
+        left = opened.seek(0, 2) - offset if count is None else count
         opened.seek(offset)
-        data = unpack(opened.read(packed), size)
-    if len(data) < size:
-        raise SourceError(
-            f"{file} is cut off: it unpacks to {len(data):,} bytes and should hold {size:,}. Copy it again."
-        )
-    return np.frombuffer(data, stored, prod(shape)).reshape(shape)
+        while left > 0 and (piece := opened.read(min(left, PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
 
 
-def inflate(packed: bytes, size: int) -> bytes:
-    """Undo zlib or gzip, up to so many bytes."""
-    return zlib.decompressobj(wbits=47).decompress(packed, size)
+def inflate(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Undo zlib or gzip, also of several streams one after the other."""
+    stream = zlib.decompressobj(wbits=47)
+    for piece in packed:
+        while piece:
+            yield stream.decompress(piece, PIECE_BYTES)
+            piece = stream.unconsumed_tail
+            if stream.eof:
+                piece, stream = stream.unused_data, zlib.decompressobj(wbits=47)
+    yield stream.flush()
+
+
+def bunzip(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Undo bzip2, also of several streams one after the other."""
+    stream = bz2.BZ2Decompressor()
+    for piece in packed:
+        while piece or not stream.needs_input:
+            yield stream.decompress(piece, PIECE_BYTES)
+            piece = b""
+            if stream.eof:
+                piece, stream = stream.unused_data, bz2.BZ2Decompressor()
 
 
 def check_alone(source: Source) -> None:
@@ -182,7 +277,7 @@ def check_whole(source: Source, shape: Zyx, stored: np.dtype[Any]) -> None:
         Saying how large it is, how much is free, and what to do.
     """
     check_array(shape, stored, (1, 1, 1), source)
-    size, free = prod(shape) * stored.itemsize, psutil.virtual_memory().available
+    size, free = prod(shape) * stored.itemsize, free_bytes()
     if size > free * SHARE:
         raise SourceError(
             f"{source} is compressed as a whole and becomes {size / 2**30:.3g} GiB, more than half of the "
