@@ -10,6 +10,8 @@ import json
 import threading
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.io.axes import SPACE, VolumeView, check_array, pick
 from napari_memseg.io.extras import need
+from napari_memseg.io.header import lengths_zyx
+from napari_memseg.io.inflation import DEFLATE_RATIO, inflated_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
@@ -30,6 +34,17 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MOST_DATASETS = 1000
 """Of a file that are looked at."""
+CHECKSUM = 3
+"""The number of a filter that changes nothing."""
+INFLATING = {1: "zlib", 307: "bz2", 32001: "blosc", 32015: "zstd"}
+"""Filters that may make gigabytes of little, and how ``inflated_size`` calls them."""
+FILTERS = {
+    **{4: "szip", 307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle"},
+    **{32013: "zfp", 32015: "zstd", 32017: "sz", 32026: "blosc2"},
+}
+"""Names of filters that not every h5py has."""
+HARMLESS = 2**29
+"""Bytes that any chunk may become; what cannot become more is not counted before it is decoded."""
 MORE_AXES = ("t", "c", *SPACE)
 """Names of the last axes where a dataset has more than three."""
 
@@ -45,10 +60,12 @@ class Dataset:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        """Read slices."""
+        """Read slices, each with a start and a stop."""
         h5py = import_module("h5py")
         with self._lock, h5py.File(self.file, "r") as opened:
-            return np.asarray(opened[self.name][index])
+            found = opened[self.name]
+            _check_chunks(h5py, found, index, self.file)
+            return np.asarray(found[index])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock behind."""
@@ -64,7 +81,8 @@ def open_hdf5(source: Source) -> Volume:
     Raises
     ------
     SourceError
-        If it is no HDF5, or there are several datasets and none was chosen: they are listed.
+        If it is no HDF5, there are several datasets and none was chosen (they are listed), or a filter that
+        packed it is not installed.
     """
     _check_signature(source.path)
     h5py = need("h5py", source)
@@ -72,6 +90,7 @@ def open_hdf5(source: Source) -> Volume:
         with h5py.File(source.path, "r") as opened:
             name = _chosen(_datasets(h5py, opened), source)
             found = opened[name]
+            _filters(h5py, found, source.path)
             dataset = Dataset(source.path, name, tuple(map(int, found.shape)), np.dtype(found.dtype))
             chunk = tuple(map(int, found.chunks)) if found.chunks else _piece(dataset.shape)
             size, tagged = (
@@ -130,6 +149,58 @@ def _chosen(found: dict[str, tuple[int, ...]], source: Source) -> str:
     )
 
 
+def _filters(h5py: Any, dataset: Any, file: Path) -> list[int]:
+    """Return the numbers of the filters that packed a dataset, in the order in which they did.
+
+    Those of the package hdf5plugin are fetched where it is installed.
+    """
+    steps = dataset.id.get_create_plist()
+    found = [steps.get_filter(number) for number in range(steps.get_nfilters())]
+    for code, _, _, said in found:
+        if not (h5py.h5z.filter_avail(code) or _is_plugin(h5py, code)):
+            name = FILTERS.get(code) or said.decode("latin-1")[:40].strip("\0 ") or "of no name"
+            raise SourceError(
+                f"{file} holds {dataset.name} packed by the filter {name} (number {code}), which is not "
+                "installed. Install it with: python -m pip install hdf5plugin. Or write the dataset again "
+                "with gzip, which every HDF5 library reads."
+            )
+    codes = [code for code, *_ in found if code != CHECKSUM]
+    if sum(code in INFLATING for code in codes) > 1:
+        raise SourceError(
+            f"{file} holds {dataset.name} packed several times over, so that a few bytes may become any "
+            "number of them. It was not decoded: write it again with one filter, gzip for example."
+        )
+    return codes
+
+
+def _is_plugin(h5py: Any, code: int) -> bool:
+    try:
+        import_module("hdf5plugin")
+    except ImportError:
+        return False
+    return bool(h5py.h5z.filter_avail(code))
+
+
+def _check_chunks(h5py: Any, dataset: Any, index: tuple[slice, ...], file: Path) -> None:
+    """Refuse a chunk that would become far more than a chunk: HDF5 makes room for whatever comes."""
+    codes = _filters(h5py, dataset, file)
+    if dataset.chunks is None or not any(code in INFLATING for code in codes):
+        return
+    codec, limit = INFLATING.get(codes[-1]), max(prod(dataset.chunks) * dataset.dtype.itemsize, HARMLESS)
+    spans = zip(index, dataset.chunks, strict=True)
+    for place in product(*(range(span.start // n * n, span.stop, n) for span, n in spans)):
+        stored = dataset.id.get_chunk_info_by_coord(place)
+        claim = (stored.size or 0) * DEFLATE_RATIO
+        if stored.byte_offset is not None and codec and (codec != "zlib" or claim > limit):
+            claim = inflated_size(codec, dataset.id.read_direct_chunk(place)[1], limit)
+        if claim > limit:
+            raise SourceError(
+                f"The chunk of {dataset.name} at {place} in {file} may become more than {limit:,} bytes, "
+                f"but should become {dataset.chunks} voxels. It is damaged or an attack, and was not "
+                "decoded. Copy the file again from where it came."
+            )
+
+
 def _piece(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return what is read at a time of a dataset that has no chunks."""
     return (*(1,) * (len(shape) - 2), min(shape[-2], 64), min(shape[-1], 1024))
@@ -150,10 +221,6 @@ def _tagged(said: Any) -> list[str]:
 
 def _voxel_size(said: Any) -> VoxelSize | None:
     try:
-        lengths = np.asarray(said if said is not None else [], dtype=float).ravel()
+        return lengths_zyx(np.asarray(said if said is not None else [], dtype=float).ravel()[::-1])
     except (ValueError, TypeError):
         return None
-    if len(lengths) != 3 or not (np.isfinite(lengths) & (lengths > 0)).all():
-        return None
-    z, y, x = (float(n) for n in lengths)
-    return z, y, x
