@@ -1,13 +1,16 @@
 """Read a folder of DICOM slices as a volume, slice by slice, through pydicom.
 
 Slices are sorted by where they lie along the axis that is perpendicular to them, not by their names. Headers
-are read first, in several threads; voxels when they are asked for.
+are read first, in several threads; voxels when they are asked for. Of several series in a folder one is
+chosen by its UID: ``folder::1.2.840.113619.2``.
 """
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from itertools import pairwise
 from math import isfinite
 from statistics import median
@@ -18,7 +21,9 @@ import numpy as np
 from napari_memseg.errors import SourceError
 from napari_memseg.io.axes import check_array, voxel_dtype
 from napari_memseg.io.extras import need
+from napari_memseg.io.inflation import deflated_size
 from napari_memseg.io.raw import check_alone
+from napari_memseg.io.slices import ENDINGS as PICTURES
 from napari_memseg.io.slices import MAX_SLICES, THREADS
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
@@ -35,6 +40,14 @@ if TYPE_CHECKING:
 MARK = b"DICM"
 """At byte 128 of a DICOM file."""
 ENDINGS = (".dcm", ".dicom")
+TABLE = "DICOMDIR"
+"""A file in DICOM that only lists others."""
+MOST_LOOKS = 100
+"""Files of a folder that are asked for the mark before it is none of DICOM."""
+MOST_INFLATED = 2**29
+"""Bytes that a deflated file may become."""
+MOST_LISTED = 20
+"""Series in a message."""
 UNEVEN = 1.5
 """Times the usual step: a longer one means that a slice is missing; shorter ones are rounded positions."""
 
@@ -54,6 +67,10 @@ class Slice:
     """Between rows and columns, in millimetres."""
     slope: float
     intercept: float
+    series: str
+    """The UID of the series."""
+    about: str
+    """What a person calls the series."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +115,7 @@ class DicomArray:
         import pydicom
 
         try:
-            voxels = pydicom.dcmread(one.file).pixel_array
+            voxels = _read(pydicom, one.file).pixel_array
         except MemoryError as error:  # an element that claims to be huge
             raise SourceError(f"{one.file} is a damaged DICOM file ({error}). Export it again.") from error
         if (one.slope, one.intercept) == (1, 0):
@@ -107,28 +124,33 @@ class DicomArray:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file, or one in a folder, begins as DICOM does or has its ending."""
-    return _looks_like_one(path) if path.is_file() else any(map(_looks_like_one, _files(path)[:3]))
+    """Whether a file begins as DICOM does or has its ending; or one in a folder that is not of pictures."""
+    if path.is_file():
+        return _looks_like_one(path)
+    files = _files(path)
+    others = [file for file in files if file.suffix.lower() not in PICTURES]
+    named = any(file.suffix.lower() in ENDINGS for file in others)
+    return 2 * len(others) >= len(files) and (named or any(map(_has_mark, others[:MOST_LOOKS])))
 
 
 def open_dicom(source: Source) -> Volume:
-    """Open a folder of slices.
+    """Open a folder of slices, or the series in it that the source names.
 
     Raises
     ------
     SourceError
-        If a slice is missing, differs from the others, is damaged or in colour; of a single file always,
-        since it is one slice.
+        If a slice is missing, differs from the others, is damaged or in colour, or there are several series
+        and none was chosen (they are listed); of a single file always, since it is one slice.
     """
     pydicom = need("pydicom", source)
-    check_alone(source)
+    if source.selection or source.path.is_file():
+        check_alone(source)
     if source.path.is_file():
         _refuse_single(pydicom, source)
-    files = [
-        file for file in _files(source.path) if file.suffix.lower() in (".dcm", ".dicom") or _has_mark(file)
-    ]
+    files = [file for file in _files(source.path) if _looks_like_one(file)]
     with ThreadPoolExecutor(THREADS) as pool:
-        slices = sorted(pool.map(lambda file: _header(pydicom, file), files), key=lambda one: one.along)
+        found = list(pool.map(lambda file: _header(pydicom, file), files))
+    slices = sorted(_one_series(found, source), key=lambda one: one.along)
     _check_alike(slices)
     array = DicomArray(tuple(slices))
     check_array(array.shape, array.stored, array.chunks, source)
@@ -136,9 +158,31 @@ def open_dicom(source: Source) -> Volume:
     return Volume((array,), size, "millimeter" if size else None, source.name, str(source), "dicom")
 
 
+class _Guarded(BufferedReader):
+    """A file that is not read to its end where that would inflate to more than ``MOST_INFLATED``.
+
+    pydicom reads all that is left of a file only to inflate it, at once, whatever it becomes.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if (size is None or size < 0) and deflated_size(found, MOST_INFLATED) > MOST_INFLATED:
+            raise SourceError(
+                f"{self.name} is deflated and becomes more than {MOST_INFLATED:,} bytes, too many for one "
+                "slice. It is damaged or an attack, and was not inflated. Export it again."
+            )
+        return found
+
+
+def _read(pydicom: Any, file: Path, **options: bool) -> Any:
+    with _Guarded(FileIO(file)) as opened:
+        return pydicom.dcmread(opened, **options)
+
+
 def _files(folder: Path) -> list[Path]:
-    found = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
-    return found[:MAX_SLICES]
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    return [folder / name for name in sorted(names)[:MAX_SLICES] if name.upper() != TABLE]
 
 
 def _looks_like_one(file: Path) -> bool:
@@ -166,7 +210,7 @@ def _refuse_single(pydicom: Any, source: Source) -> None:
 
 def _header(pydicom: Any, file: Path) -> Slice:
     try:
-        said = pydicom.dcmread(file, stop_before_pixels=True)
+        said = _read(pydicom, file, stop_before_pixels=True)
         plane = int(said.Rows), int(said.Columns)
         bits, signed = int(said.BitsAllocated), int(said.get("PixelRepresentation", 0))
         samples, frames = int(said.get("SamplesPerPixel", 1)), int(said.get("NumberOfFrames", 1) or 1)
@@ -174,7 +218,11 @@ def _header(pydicom: Any, file: Path) -> Slice:
         stored = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
         along, measured = _along(said)
         spacing = _spacing(said)
-        raw = not said.file_meta.TransferSyntaxUID.is_compressed
+        syntax = said.file_meta.TransferSyntaxUID
+        raw = not (syntax.is_compressed or syntax.is_deflated)
+        series = str(said.get("SeriesInstanceUID") or ""), str(said.get("SeriesDescription") or "")
+    except SourceError:
+        raise
     except (*DECODING_ERRORS, MemoryError, pydicom.errors.InvalidDicomError) as error:
         raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
     if samples != 1 or frames != 1:
@@ -189,7 +237,7 @@ def _header(pydicom: Any, file: Path) -> Slice:
         raise SourceError(
             f"{file} is scaled by {slope} and {intercept} at {along}: it is damaged. Export it again."
         )
-    return Slice(file, plane, stored, along, measured, spacing, slope, intercept)
+    return Slice(file, plane, stored, along, measured, spacing, slope, intercept, *series)
 
 
 def _along(said: Any) -> tuple[float, bool]:
@@ -207,6 +255,31 @@ def _spacing(said: Any) -> tuple[float, float] | None:
     found = [float(n) for n in said.get("PixelSpacing", [])]
     good = len(found) == 2 and all(isfinite(n) and n > 0 for n in found)
     return (found[0], found[1]) if good else None
+
+
+def _one_series(slices: Sequence[Slice], source: Source) -> Sequence[Slice]:
+    """Return the slices of the series that is named, or of the only one."""
+    found: dict[str, list[Slice]] = {}
+    for one in slices:
+        found.setdefault(one.series, []).append(one)
+    if source.inner in found:
+        return found[str(source.inner)]
+    alone = len(found) == 1 or 2 < len(slices) == len(found)  # a UID for each slice tells nothing
+    if alone and not source.inner:
+        return slices
+    if not found:
+        raise SourceError(f"{source.path} holds no slice in DICOM. Open the folder in which the slices lie.")
+    listed = "; ".join(_told(those) for those in list(found.values())[:MOST_LISTED])
+    choice = f"{source.path}::{max(found)}" if len(found) > 1 else str(source.path)
+    raise SourceError(
+        f"{source} is not one series. {source.path} holds {len(found)}: {listed}. Open one by its UID, as "
+        f"{choice}, or keep each series in a folder of its own."
+    )
+
+
+def _told(series: Sequence[Slice]) -> str:
+    about = f" ({series[0].about[:60]})" if series[0].about else ""
+    return f"{series[0].series or 'no UID'}{about}, {len(series)} slices"
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:

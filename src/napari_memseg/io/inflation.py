@@ -45,6 +45,11 @@ def inflated_size(codec: str, data: bytes, limit: int) -> int:
     return INFLATING[codec](data, limit)
 
 
+def deflated_size(data: bytes, limit: int) -> int:
+    """Return the same as ``inflated_size`` of a bare deflate stream, without zlib's or gzip's header."""
+    return _deflate(data, limit, bits=-15)
+
+
 def _blosc(data: bytes, limit: int) -> int:
     return int.from_bytes(data[4:8], "little")
 
