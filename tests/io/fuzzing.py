@@ -2,8 +2,8 @@
 
 KIND is one of those that tests/volumes.py writes, or the path of a file or folder; of a folder OPENED is what
 is opened in it, by default all of it. One process with a bound on its memory; each mutation is made of its
-own seed, so that one can be tried again alone. What is printed are the seeds at which anything but a volume or
-one of our errors came, with the traceback.
+own seed, so that one can be tried again alone. What is printed are the seeds at which anything but a volume
+or one of our errors came, with the traceback.
 """
 
 from __future__ import annotations

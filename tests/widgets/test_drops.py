@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_memseg.workflows.convert import convert
 from volumes import FORMATS, KNOW_NOTHING, SIZE, SPECIAL, noise
 from widgets.hands import close, drop
 
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.qt
 FAMILIES = [
     *("tiff", "imagej", "ome-tiff", "slices", "ome-zarr 0.4", "ome-zarr 0.5", "zarr 3", "metaimage", "vgi"),
     *("nrrd", "nifti", "nifti, gzip", "hdf5", "amira", "nikon", "dicom", "bmp slices", "png slices"),
+    "converted",
 ]
 TOLD = {
     "nikon": ((19.5,) * 3, "micrometer"),
@@ -22,6 +24,15 @@ TOLD = {
     **dict.fromkeys(KNOW_NOTHING, ((1.0,) * 3, "pixel")),
 }
 """Scale and unit of those that are written with other lengths than ``SIZE``, or with none."""
+
+
+def converted(folder, voxels):
+    """Convert a file that says how large its voxels are."""
+    list(convert(FORMATS["ome-tiff"](folder, voxels), folder / "copy.ome.zarr"))
+    return folder / "copy.ome.zarr"
+
+
+WRITERS = FORMATS | SPECIAL | {"converted": converted}
 
 
 def lengths(layer, unit):
@@ -40,7 +51,7 @@ def dropped(tmp_path_factory):
     viewer = Viewer(show=True)
     for kind in FAMILIES:
         folder = tmp_path_factory.mktemp("drop")
-        source = (FORMATS | SPECIAL)[kind](folder, voxels)
+        source = WRITERS[kind](folder, voxels)
         drop(viewer, source)
         (layer,) = viewer.layers
         found[kind] = layer, np.asarray(layer.data[0] if layer.multiscale else layer.data)
