@@ -24,9 +24,10 @@ from napari_memseg.errors import DeviceMemoryError, InputError
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.inference.arithmetic import Arithmetic, candidates
 from napari_memseg.inference.device_image import BRICK_BYTES
-from napari_memseg.inference.heap import CACHE_HOLES, GIB, HOLES, PAGING, free_bytes, settled_bytes
+from napari_memseg.inference.heap import CACHE_HOLES, GIB, HOLES, PAGING, settled_bytes
 from napari_memseg.inference.probe import Prober, machine_of, scout
 from napari_memseg.io.volume import CACHE_BYTES
+from napari_memseg.memory import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

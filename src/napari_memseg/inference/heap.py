@@ -1,4 +1,4 @@
-"""Memory of the host: keep it between tiles, see how much is taken, and how much is free.
+"""Memory of the host: keep it between tiles, and see how much is taken.
 
 glibc gives the activations of a tile back to the kernel and asks for them again with
 the next one; clearing those pages took 35 to 54 % of a forward pass. A process that does
@@ -15,7 +15,6 @@ import ctypes
 import platform
 import threading
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -33,7 +32,6 @@ CACHE_HOLES = 1.75
 PAGING = 0.4
 """Seconds that the system needs to hand out a GiB for the first time (measured on Linux)."""
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def keep_heap() -> bool:
@@ -46,18 +44,6 @@ def keep_heap() -> bool:
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1))
     return all(libc.mallopt(name, value) for name, value in settings)
-
-
-def free_bytes() -> int:
-    """Return what this process may still take of the host's memory, as system and container tell it.
-
-    A container counts the files that the system remembers of it; those go as soon as room is needed.
-    """
-    free = int(psutil.virtual_memory().available)
-    limit, taken = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    if limit is None or taken is None:
-        return free
-    return max(min(free, limit - taken + _remembered_files()), 0)
 
 
 def resident_bytes() -> int:
@@ -166,22 +152,3 @@ def _glibc() -> Any:
 def _tells(libc: Any) -> bool:
     """Whether glibc is new enough to say what is taken: 2.33."""
     return hasattr(libc, "mallinfo2")
-
-
-def _remembered_files() -> int:
-    """Return the bytes of files that a container has read or written and does not use now."""
-    try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return int(found.get("inactive_file", 0))
-
-
-def _number(path: Path) -> int | None:
-    """Read one number that the system wrote; None if there is none, or it says "max"."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -19,7 +19,8 @@ import torch
 
 from napari_memseg.errors import DeviceMemoryError
 from napari_memseg.geometry import Zyx, zyx
-from napari_memseg.inference.heap import GIB, free_bytes
+from napari_memseg.inference.heap import GIB
+from napari_memseg.memory import free_bytes
 from napari_memseg.models.device import choose_device
 from napari_memseg.training.memory import BYTES_A_WEIGHT, kept_for_backward, line_through
 from napari_memseg.training.optimisation import Stepper, only_training, set_training_mode
