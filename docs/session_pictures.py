@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     """Walk, and copy what the text shows."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "bone.memseg", ignore_errors=True)
-    image, truth = bone(folder)
+    image, truth = bone(folder, quick=False)
     person = Person(truth, "bone", folder)
     person.viewer.theme = "dark"
     facts = walk(person, image, STEPS)

@@ -10,13 +10,12 @@ labels of a synthetic fly) and paints it where she is taken:
          ─> retrain ─> segment again, compare ─> export
 
 The other volume is "fly". Ends with one line of JSON: what was seen on the way, and the Dice before and after
-the corrections. Two or three minutes on two cores; ``--quick`` trains for fewer steps.
+the corrections. Two or three minutes on two cores; ``--quick`` trains for fewer steps, on a part of the bone.
 docs/session_pictures.py takes the same walk.
 """
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -42,23 +41,28 @@ from widgets.hands import LEFT, answering, click, click_row, drop, press, type_i
 STEPS, QUICK = {"train": 80, "retrain": 60}, {"train": 40, "retrain": 80}
 STROKES, JUDGED = 10, 4
 """Strokes that are painted first, and places that are corrected and accepted."""
+PART = (64, 96, 96)
+"""Voxels of the fly that are worked on, and of the bone where it is to be quick."""
 FAT_BODY = 6
 """The class of a fly that the second example tells from the rest."""
 RED = "#ee6677"
 
 
-def bone(folder: Path) -> tuple[Path, np.ndarray]:
-    """Lay the bundled microCT of trabecular bone into a folder; return it and its published mask."""
-    image = folder / "bone.ome.tif"
-    shutil.copy(bundled("trabecular_bone.ome.tif"), image)
-    return image, np.asarray(open_volume(bundled("trabecular_bone_labels.ome.tif")).levels[0])
+def bone(folder: Path, quick: bool) -> tuple[Path, np.ndarray]:
+    """Lay the bundled microCT of trabecular bone, or a part of it, into a folder; return it and its mask."""
+    image, mask = (open_volume(bundled(f"trabecular_bone{name}.ome.tif")) for name in ("", "_labels"))
+    box = Box.at((32, 32, 32), PART) if quick else Box.whole(image.shape)
+    size = {f"PhysicalSize{axis}": length for axis, length in zip("ZYX", image.voxel_size, strict=True)}
+    path = folder / "bone.ome.tif"
+    tifffile.imwrite(path, image.read(box), ome=True, metadata={"axes": "ZYX", **size})
+    return path, mask.read(box)
 
 
-def fly(folder: Path) -> tuple[Path, np.ndarray]:
+def fly(folder: Path, quick: bool) -> tuple[Path, np.ndarray]:
     """Make the abdomen of a synthetic fly; return it and where its fat body is."""
     phantom = Phantom(PhantomParameters.named((536, 235, 235), "easy", seed=1))
     phantom.prepare()
-    made = phantom.render(Box.at((300, 70, 70), (64, 96, 96)))
+    made = phantom.render(Box.at((300, 70, 70), PART))
     image = folder / "fly.ome.tif"
     tifffile.imwrite(image, made.image, ome=True, metadata={"axes": "ZYX"})
     return image, (made.truth == FAT_BODY).astype(np.uint8)
@@ -277,13 +281,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("volume", nargs="?", choices=("bone", "fly"), default="bone")
-    parser.add_argument("--quick", action="store_true", help="train for fewer steps")
+    parser.add_argument("--quick", action="store_true", help="train for fewer steps, on a part")
     parser.add_argument("--pictures", type=Path, help="a folder for screenshots")
     asked = parser.parse_args()
     if asked.pictures is not None:
         asked.pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        image, truth = {"bone": bone, "fly": fly}[asked.volume](Path(folder))
+        image, truth = {"bone": bone, "fly": fly}[asked.volume](Path(folder), asked.quick)
         person = Person(truth, {"bone": "bone", "fly": "fat body"}[asked.volume], asked.pictures)
         began = time.monotonic()
         facts = walk(person, image, QUICK if asked.quick else STEPS)

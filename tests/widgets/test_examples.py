@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 900
 """Of a busy machine; it computes for a minute and a half."""
 
 
-@pytest.mark.parametrize("volume", ["fly"])
+@pytest.mark.parametrize("volume", ["bone", "fly"])
 def test_a_whole_session_makes_labels_better_and_loses_nothing(volume, tmp_path):
     command = [sys.executable, str(EXAMPLES / "whole_session.py"), volume, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=tmp_path)
