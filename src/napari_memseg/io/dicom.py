@@ -116,7 +116,7 @@ class DicomArray:
 
         try:
             voxels = _read(pydicom, one.file).pixel_array
-        except MemoryError as error:  # an element that claims to be huge
+        except (MemoryError, *_errors(pydicom)) as error:  # an element that claims to be huge, or is none
             raise SourceError(f"{one.file} is a damaged DICOM file ({error}). Export it again.") from error
         if (one.slope, one.intercept) == (1, 0):
             return np.asarray(voxels, self.dtype)
@@ -174,6 +174,11 @@ class _Guarded(BufferedReader):
         return found
 
 
+def _errors(pydicom: Any) -> tuple[type[Exception], type[Exception]]:
+    """Return what pydicom raises of its own."""
+    return pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException
+
+
 def _read(pydicom: Any, file: Path, **options: bool) -> Any:
     with _Guarded(FileIO(file)) as opened:
         return pydicom.dcmread(opened, **options)
@@ -223,7 +228,7 @@ def _header(pydicom: Any, file: Path) -> Slice:
         series = str(said.get("SeriesInstanceUID") or ""), str(said.get("SeriesDescription") or "")
     except SourceError:
         raise
-    except (*DECODING_ERRORS, MemoryError, pydicom.errors.InvalidDicomError) as error:
+    except (*DECODING_ERRORS, MemoryError, *_errors(pydicom)) as error:
         raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
     if samples != 1 or frames != 1:
         raise SourceError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tifffile
@@ -88,6 +89,8 @@ def _choose(found: Sequence[Any], source: Source) -> tuple[int, Any]:
 def _check_series(series: Any, pages: Sequence[Page], source: Source) -> None:
     samples = max(int(series.keyframe.samplesperpixel), series.sizes.get("S", 1))
     check_grey(source, samples)
+    for file in {Path(page.parent.filehandle.path) for page in series if page is not None} - {source.path}:
+        scan_pages(file)  # of the same set
     missing = sum(page is None for page in series)
     if missing:
         raise SourceError(

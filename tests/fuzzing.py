@@ -1,9 +1,9 @@
-"""Damage a file in many ways and see what a reader makes of each: ``fuzzing.py KIND FIRST COUNT [OPENED]``.
+"""Damage files in many ways and see what a reader makes of each: ``fuzzing.py FIRST COUNT FILE ...``.
 
-KIND is one of those that tests/volumes.py writes, or the path of a file or folder; of a folder OPENED is what
-is opened in it, by default all of it. One process with a bound on its memory; each mutation is made of its
-own seed, so that one can be tried again alone. What is printed are the seeds at which anything but a volume
-or one of our errors came, with the traceback.
+A FILE is one of the kinds that tests/volumes.py writes, or a path; of ``folder::file`` all of the folder is
+damaged and the file opened. Each of the COUNT mutations takes the next FILE, and is made of its own seed,
+from FIRST on, so that one can be tried again alone. All is done in one process with a bound on its memory.
+What is printed are the seeds at which anything but a volume or one of our errors came, with the traceback.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import traceback
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # volumes
 
 from napari_memseg.errors import MemsegError
 from napari_memseg.geometry import Box, zyx
@@ -36,30 +34,32 @@ NUMBERS = (b"0", b"-1", b"99999999999", b"4294967295", b"nan", b"1e308", b"\0\0\
 """That are put where others were."""
 
 
-def main(kind: str, first: int, count: int, opened: str = "") -> int:
+def main(first: int, count: int, *files: str) -> int:
     """Try so many mutations; return how many went wrong."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, _too_long)
     logging.disable()
-    folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
-    (folder / "whole").mkdir()
-    source = _whole(kind, opened, folder / "whole")
-    wrong = 0
+    folder, wrong = Path(tempfile.mkdtemp(prefix="fuzzing-")), 0
+    whole = [_whole(file, folder / str(number)) for number, file in enumerate(files)]
     for seed in range(first, first + count):
+        number = seed % len(files)
         shutil.rmtree(folder / "broken", ignore_errors=True)
-        shutil.copytree(folder / "whole", folder / "broken")
+        shutil.copytree(folder / str(number), folder / "broken")
         mutate(folder / "broken", np.random.default_rng(seed))
-        wrong += not is_answered(folder / "broken" / source.relative_to(folder / "whole"), seed)
+        opened = folder / "broken" / whole[number].relative_to(folder / str(number))
+        wrong += not is_answered(opened, f"{files[number]}, seed {seed}")
     shutil.rmtree(folder)
     return wrong
 
 
-def _whole(kind: str, opened: str, folder: Path) -> Path:
-    """Write or copy what is to be damaged, and return what is opened of it."""
-    if kind in FORMATS | SPECIAL:
-        return Path((FORMATS | SPECIAL)[kind](folder, noise()))
-    place = folder / Path(kind).name
-    (shutil.copytree if Path(kind).is_dir() else shutil.copy2)(kind, place)
+def _whole(file: str, folder: Path) -> Path:
+    """Write or copy what is to be damaged into a new folder, and return what is opened of it."""
+    folder.mkdir()
+    if file in FORMATS | SPECIAL:
+        return Path((FORMATS | SPECIAL)[file](folder, noise()))
+    path, _, opened = file.partition("::")
+    place = folder / Path(path).name
+    (shutil.copytree if Path(path).is_dir() else shutil.copy2)(path, place)
     return place / opened
 
 
@@ -73,7 +73,7 @@ def mutate(folder: Path, chance: np.random.Generator) -> None:
     path.write_bytes(content)
 
 
-def is_answered(source: Path, seed: int) -> bool:
+def is_answered(source: Path, which: str) -> bool:
     """Whether a file opens and reads, or is refused by an error of ours."""
     signal.alarm(SECONDS)
     try:
@@ -83,7 +83,7 @@ def is_answered(source: Path, seed: int) -> bool:
     except MemsegError:
         return True
     except BaseException:  # noqa: BLE001 # whatever it is, it is told
-        sys.stdout.write(f"seed {seed}\n{traceback.format_exc()}\n")
+        sys.stdout.write(f"{which}\n{traceback.format_exc()}\n")
         return False
     finally:
         signal.alarm(0)
@@ -134,4 +134,4 @@ _HOW = (_flip, _flip, _cut, _insert, _remove, _number, _number)
 
 
 if __name__ == "__main__":
-    sys.exit(bool(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])))
+    sys.exit(bool(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])))

@@ -1,4 +1,4 @@
-"""Damage files of every reader in many ways, for a night: ``python tests/io/fuzz_all.py [--count 10000]``.
+"""Damage files of every reader in many ways, for a night: ``python tests/fuzz_all.py [--count 10000]``.
 
 Each reader gets so many mutations, shared out among what the tests write for it and the small files of
 tests/data/awkward. Whatever comes but a volume or one of our errors is printed with the seed that makes it
@@ -15,19 +15,16 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import chain
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # volumes
 
 from napari_memseg.io.formats import FORMATS as READERS
 from volumes import FORMATS, SPECIAL, noise
 
-AWKWARD = Path(__file__).parents[1] / "data" / "awkward"
+AWKWARD = Path(__file__).parent / "data" / "awkward"
 SMALL = 2**18
 """Bytes: a larger file takes long to copy ten thousand times."""
-Call = tuple[str, ...]
-"""What is damaged, and which part of it is opened."""
 
 
 def main() -> int:
@@ -39,49 +36,48 @@ def main() -> int:
     asked = parser.parse_args()
     wrong = 0
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for reader, calls in _calls().items():
-            each = -(-asked.count // len(calls))
-            said = "".join(pool.map(lambda call, n=each: _fuzz(call, asked.first, n), calls))
+        for reader, said in zip(
+            files(), pool.map(lambda one: fuzz(one, asked.first, asked.count), files()), strict=True
+        ):
             wrong += bool(said)
-            tried = f"{each * len(calls):,} mutations of {len(calls)} files"
+            tried = f"{asked.count:,} mutations of {len(files()[reader])} files"
             sys.stdout.write(f"{reader}: {tried}: {said or 'nothing wrong'}\n")
             sys.stdout.flush()
     return int(bool(wrong))
 
 
-def _calls() -> dict[str, list[Call]]:
-    """Return what is damaged, by the reader that opens it."""
-    found: dict[str, list[Call]] = defaultdict(list)
-    for path, call in chain(_written(), _awkward()):  # a file is there only while it is looked at
+def fuzz(reader: str, first: int, count: int) -> str:
+    """Damage the files of one reader in a process of its own; return what went wrong, or nothing."""
+    script = str(Path(__file__).with_name("fuzzing.py"))
+    command = [sys.executable, script, str(first), str(count), *files()[reader]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"\n{done.stdout}{done.stderr}" if done.returncode else ""
+
+
+@cache
+def files() -> dict[str, list[str]]:
+    """Return what is damaged, as fuzzing.py names it, by the reader that opens it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, file in chain(_written(), _awkward()):  # a file is there only while it is looked at
         if reader := next((one.name for one in READERS if one.fits(path)), None):
-            found[reader].append(call)
+            found[reader].append(file)
     return dict(found)
 
 
-def _written() -> Iterator[tuple[Path, Call]]:
+def _written() -> Iterator[tuple[Path, str]]:
     for kind, write in (FORMATS | SPECIAL).items():
         with tempfile.TemporaryDirectory() as folder:
-            yield Path(write(Path(folder), noise())), (kind,)
+            yield Path(write(Path(folder), noise())), kind
 
 
-def _awkward() -> Iterator[tuple[Path, Call]]:
+def _awkward() -> Iterator[tuple[Path, str]]:
     for item in json.loads((AWKWARD / "expected.json").read_text()):
         whole = AWKWARD / item["path"]
         if not 0 < sum(file.stat().st_size for file in (whole, *whole.rglob("*"))) <= SMALL:
             continue
         for target in item["targets"]:
             path = AWKWARD / target["path"]
-            inside = "" if path == whole else str(path.relative_to(whole))
-            yield path, (str(whole), inside)
-
-
-def _fuzz(call: Call, first: int, count: int) -> str:
-    """Return what went wrong with one file, or nothing."""
-    kind, *inside = call
-    script = str(Path(__file__).with_name("fuzzing.py"))
-    command = [sys.executable, script, kind, str(first), str(count), *inside]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"\n{kind} {' '.join(inside)}\n{done.stdout}{done.stderr}" if done.returncode else ""
+            yield path, str(whole) if path == whole else f"{whole}::{path.relative_to(whole)}"
 
 
 if __name__ == "__main__":
