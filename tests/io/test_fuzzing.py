@@ -1,8 +1,8 @@
 """Whatever is wrong with a file, a reader answers with a volume or with one of our errors."""
 
 import pytest
-from fuzz_all import files, fuzz
 
+from fuzz_all import files, fuzz
 from napari_memseg.io.formats import FORMATS
 
 MUTATIONS = 200
