@@ -184,7 +184,7 @@ def test_slices_say_how_large_their_pixels_are(tmp_path: Path) -> None:
         path = tmp_path / f"s{number}.tif"
         tifffile.imwrite(path, PLANES[number], resolution=(100, 50), resolutionunit="CENTIMETER")
     volume = open_volume(tmp_path)
-    assert (volume.voxel_size, volume.pixel_size) == (None, (0.02, 0.01, "centimeter"))
+    assert (volume.voxel_size, volume.pixel_size) == (None, (200.0, 100.0, "micrometer"))
     (tmp_path / "s.log").write_text("[Reconstruction]\nPixel Size (um)=4.5\n")
     logged = open_volume(tmp_path)
     assert (logged.voxel_size, logged.pixel_size) == ((4.5, 4.5, 4.5), None)

@@ -162,8 +162,8 @@ def test_an_imagej_stack_that_does_not_say_z_has_no_voxel_size(about: dict[str, 
 @pytest.mark.parametrize(
     ("resolution", "unit", "said"),
     [
-        ((100, 50), "CENTIMETER", (0.02, 0.01, "centimeter")),
-        ((4000, 4000), "INCH", (0.00025, 0.00025, "inch")),
+        ((100, 50), "CENTIMETER", (200.0, 100.0, "micrometer")),
+        ((4000, 4000), "INCH", (6.35, 6.35, "micrometer")),
         ((72, 72), "INCH", None),
         ((300, 300), "INCH", None),
         ((100, 100), "NONE", None),

@@ -138,7 +138,7 @@ def test_where_the_file_says_how_large_pixels_are_only_the_distance_of_slices_is
     viewer, dock = open_dock()
     drop(viewer, scan)
     choose_volume(until, dock)
-    assert "pixels of 0.0005 × 0.00025 centimeter" in dock.open.facts.text()
+    assert "pixels of 5 × 2.5 micrometer" in dock.open.facts.text()
     assert [edit.placeholderText() for edit in dock.open.sizes] == ["z", "5", "2.5"]
     type_into(dock.open.sizes[0], "4")
     session = start(until, dock)

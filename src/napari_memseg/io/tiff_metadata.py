@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Lengths: TypeAlias = tuple[list[float | None], list[object]]
 """Along z, y and x, and their units."""
-NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+INCH, CENTIMETRE = 2, 3
 """Values of the tag ResolutionUnit."""
 DOTS_PER_INCH = (72, 75, 90, 96, 100, 120, 144, 150, 200, 240, 300, 360, 400, 600, 720, 1200, 2400)
 """Of screens, scanners of paper and printers: they say nothing of what is in a picture."""
@@ -77,7 +77,7 @@ def imagej_lengths(said: Mapping[str, Any], resolution: Mapping[str, object]) ->
 
 
 def resolution_lengths(resolution: Mapping[str, object], unit: object) -> Lengths:
-    """Return what the resolution tags of any TIFF say; of z they know nothing.
+    """Return what the resolution tags of any TIFF say, in micrometres; of z they know nothing.
 
     Parameters
     ----------
@@ -87,9 +87,11 @@ def resolution_lengths(resolution: Mapping[str, object], unit: object) -> Length
         Value of the tag ResolutionUnit, TIFF 6.0, page 38.
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
-    name = {INCH: "inch", CENTIMETRE: "cm"}.get(unit) if isinstance(unit, int) else None
-    printed = name == "inch" and {y and round(1 / y, 2), x and round(1 / x, 2)} & set(DOTS_PER_INCH)
-    return [None, y, x], [None if printed else name] * 3
+    micrometres = {INCH: 25400.0, CENTIMETRE: 10000.0}.get(unit) if isinstance(unit, int) else None
+    printed = unit == INCH and {y and round(1 / y, 2), x and round(1 / x, 2)} & set(DOTS_PER_INCH)
+    if not (y and x and micrometres) or printed:
+        return [None] * 3, [None] * 3
+    return [None, *(float(f"{length * micrometres:.12g}") for length in (y, x))], ["um"] * 3
 
 
 def _inverse(fraction: object) -> float | None:
