@@ -15,7 +15,7 @@ import numpy as np
 from napari_memseg.geometry import Box, Zyx, cell_box, cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class Layers:
             del room
             self._scratch.unlink(missing_ok=True)
 
-    def planes(self) -> Iterator[NDArray[Any]]:
+    def planes(self) -> Generator[NDArray[Any], None, None]:
         """Yield the (y, x) planes, the lowest z first; each is to be used before the next is asked for."""
         for _, layer in self:
             yield from layer

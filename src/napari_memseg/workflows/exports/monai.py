@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_memseg.files import atomic_write
-from napari_memseg.workflows.exports.nifti import write_planes
+from napari_memseg.workflows.exports.bare import write_planes
+from napari_memseg.workflows.exports.nifti import header
 from napari_memseg.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 def write_monai(folder: Path, chosen: Selection) -> Iterator[Progress]:
     """Write a data list and its files into a folder, yielding each plane; errors as by ``nifti.header``."""
     image, labels = (f"{place}/{chosen.name}.nii" for place in ("imagesTr", "labelsTr"))
-    yield from _write("export image", folder / image, chosen.image, chosen)
-    yield from _write("export labels", folder / labels, chosen.labels, chosen)
+    yield from _write("export image", folder / image, chosen.image, chosen, labels=False)
+    yield from _write("export labels", folder / labels, chosen.labels, chosen, labels=True)
     about = {
         "name": chosen.name,
         "description": "exported by napari-memseg; provenance.json says from what",
@@ -45,12 +46,13 @@ def write_monai(folder: Path, chosen: Selection) -> Iterator[Progress]:
     atomic_write(folder / "dataset.json", json.dumps(about, indent=1).encode())
 
 
-def _write(stage: str, path: Path, part: Part, chosen: Selection) -> Iterator[Progress]:
+def _write(stage: str, path: Path, part: Part, chosen: Selection, *, labels: bool) -> Iterator[Progress]:
     """Write one volume; float16, which NIfTI does not know, as float32."""
-    path.parent.mkdir()
     dtype = np.dtype(np.float32) if part.dtype == np.float16 else part.dtype
     shape = part.region.shape
+    head = header(shape, dtype, chosen.millimetres, labels=labels)
+    path.parent.mkdir()
     planes = part.layers(path.with_name("layer")).planes()
     with path.open("xb") as file:
-        for done in write_planes(file, shape, dtype, chosen.millimetres, planes):
+        for done in write_planes(file, head, dtype, planes):
             yield Progress(stage=stage, done=done, total=shape[0])

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,6 +19,7 @@ import numpy as np
 from napari_memseg.annotation.indexing import CELL
 from napari_memseg.errors import InputError
 from napari_memseg.geometry import Box, Zyx, zyx
+from napari_memseg.io.names import safe_name
 from napari_memseg.io.units import METRES
 from napari_memseg.workflows.exports.layers import Layers
 
@@ -154,7 +154,7 @@ class Selection:
     @property
     def name(self) -> str:
         """Of the image, as the name of a file on every system."""
-        return re.sub(r"[^A-Za-z0-9-]+", "_", self.session.image.name).strip("_")[:50] or "scan"
+        return safe_name(self.session.image.name, "scan", letters="A-Za-z0-9-")
 
     @property
     def voxel_size(self) -> tuple[float, float, float] | None:
