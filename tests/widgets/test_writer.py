@@ -1,9 +1,10 @@
-"""Labels go to OME-Zarr and come back as they were, block by block, or nothing is written."""
+"""What napari's save dialog writes of a labels layer comes back as it was, or nothing is written."""
 
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from napari.components import LayerList
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from npe2 import PluginManager
@@ -16,7 +17,8 @@ from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import level_shapes
 from napari_memseg.io.pyramid import CHUNK
 from napari_memseg.models.classes import ClassTable
-from napari_memseg.widgets.writer import BLOCK, write_labels
+from napari_memseg.widgets.writer import write_labels
+from napari_memseg.workflows.exports.label_files import BLOCK, ENDINGS
 from widgets.arrays import Lazy, vast
 
 pytestmark = pytest.mark.qt
@@ -101,33 +103,6 @@ def test_a_layer_without_a_unit_has_no_voxel_size(tmp_path):
     assert open_volume(path).voxel_size is None
 
 
-@pytest.mark.parametrize(
-    ("dtype", "highest", "stored"),
-    [
-        ("uint8", 4, "uint8"),
-        ("uint16", 4, "uint16"),
-        ("uint32", 70_000, "uint32"),
-        ("int64", 4, "uint8"),
-        ("int16", 300, "uint16"),
-        ("int32", 70_000, "uint32"),
-        ("uint64", 2**40, "uint64"),
-        (">u2", 300, "uint16"),
-        ("int64", 2**40, "uint64"),
-    ],
-)
-def test_the_dtype_is_unsigned_and_no_wider_than_it_must_be(tmp_path, dtype, highest, stored):
-    voxels = labels(dtype, (9, 10, 11), highest)
-    write_labels(str(tmp_path / "bone.zarr"), voxels, {})
-    assert open_volume(tmp_path / "bone.zarr").dtype == stored
-    assert np.array_equal(read(tmp_path / "bone.zarr"), voxels)
-
-
-def test_a_mask_is_written_as_labels(tmp_path):
-    voxels = labels() > 1
-    write_labels(str(tmp_path / "mask.zarr"), voxels, {})
-    assert np.array_equal(read(tmp_path / "mask.zarr"), voxels)
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])
 def test_memory_is_bounded_by_a_block(tmp_path, dtype):
     data = vast((1024, 300, 130), dtype)
@@ -165,6 +140,82 @@ def test_a_failure_says_why_and_leaves_nothing_behind(tmp_path, data, error, wor
     with pytest.raises(error, match=words):
         write_labels(str(tmp_path / "bone.ome.zarr"), data, {})
     assert list(tmp_path.iterdir()) == []
+
+
+# Every format
+
+
+def chosen(command):
+    """Return the row of the dialog that a format has."""
+    writers = PluginManager.instance().iter_compatible_writers(["labels"])
+    (found,) = (writer for writer in writers if writer.command == f"napari-memseg.{command}")
+    return found
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_layer_is_written_as_its_ending_says_and_opens_again(make_napari_viewer, tmp_path, ending):
+    viewer, path = make_napari_viewer(), str(tmp_path / f"bone{ending}")
+    voxels = labels("int32", highest=70_000)
+    layer = viewer.add_labels(da.from_array(voxels, chunks=(16, 100, 30)), **ABOUT)
+    assert viewer.layers.save(path, selected=True, plugin="napari-memseg") == [path]
+    (back,) = viewer.open(path, plugin="napari-memseg")
+    finest = back.data[0] if back.multiscale else back.data
+    assert np.array_equal(np.asarray(finest), voxels)
+    assert tuple(back.scale) == tuple(layer.scale)
+    assert list(map(str, back.units)) == ["micrometer"] * 3
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        ("write_labels", ".ome.zarr"),
+        ("write_tiff", ".ome.tif"),
+        ("write_nrrd", ".nrrd"),
+        ("write_nifti", ".nii.gz"),
+    ],
+)
+@pytest.mark.parametrize("name", ["bone", "bone 0.65 um"])
+def test_a_name_without_an_ending_gets_that_of_the_format_chosen(tmp_path, command, ending, name):
+    layers, path = LayerList([Labels(labels())]), str(tmp_path / name)
+    assert layers.save(path, _writer=chosen(command)) == [path + ending]
+    assert np.array_equal(read(path + ending), labels())
+
+
+def test_an_ending_that_was_typed_counts_more_than_the_format_chosen(tmp_path):
+    path = str(tmp_path / "bone.nrrd")
+    assert LayerList([Labels(labels())]).save(path, _writer=chosen("write_tiff")) == [path]
+    assert open_volume(path).format == "nrrd"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_painted_goes_into_a_file_plane_by_plane(tmp_path, monkeypatch, ending):
+    session = overlay(tmp_path, labels())
+    monkeypatch.setattr("napari_memseg.annotation.indexing.MOST_VOXELS", SHAPE[0] * SHAPE[1] * SHAPE[2] - 1)
+    layer, path = Labels(session.overlay, name="corrections", **ABOUT), str(tmp_path / f"bone{ending}")
+    assert layer.save(path, plugin="napari-memseg") == [path]
+    assert np.array_equal(read(path), labels())
+    session.close()
+
+
+def test_units_that_differ_become_one_and_a_mirrored_axis_keeps_its_length(tmp_path):
+    path = str(tmp_path / "bone.nrrd")
+    Labels(labels(), scale=(0.002, -1, 0.5), units=("mm", "um", "um")).save(path, plugin="napari-memseg")
+    assert open_volume(path).voxel_size == pytest.approx((2.0, 1.0, 0.5))
+    assert open_volume(path).unit == "micrometer"
+
+
+def test_what_the_dialog_would_replace_is_not_replaced_and_the_error_says_so(tmp_path):
+    path = tmp_path / "bone.nrrd"
+    path.write_bytes(b"theirs")
+    with pytest.raises(InputError, match=r"exists already.*dialog may have asked.*never"):
+        LayerList([Labels(labels())]).save(str(path), _writer=chosen("write_nrrd"))
+    assert path.read_bytes() == b"theirs"
+
+
+def test_napari_finds_a_writer_of_ours_for_what_it_does_not_write_itself():
+    for ending in (".ome.tif", ".nrrd", ".nii", ".nii.gz", ".zarr"):
+        writer, _ = PluginManager.instance().get_writer(f"bone{ending}", ["labels"])
+        assert writer.command.startswith("napari-memseg.")
 
 
 def test_nothing_is_overwritten(tmp_path):
