@@ -4,13 +4,26 @@ Nothing is ever written under the name it will be read by. It is built beside it
 flushed, and renamed, which the file system does all at once::
 
     name.<random>.part  ──flush──>  rename  ──flush──>  the folder that holds the name
+
+What is small and decides much, such as which number means which class, is JSON with a
+checksum of itself: a bit that flips on the disk is an error, and not another meaning.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from xxhash import xxh3_64_hexdigest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHECKSUM = "xxh3"
+"""Key of the checksum in a JSON object that ``to_checked_json`` wrote."""
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -40,6 +53,41 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
         part.unlink(missing_ok=True)
         raise
     fsync_path(final.parent)
+
+
+def to_checked_json(row: Mapping[str, Any]) -> bytes:
+    """Return a JSON object that also holds a checksum of all else that is in it."""
+    plain = json.loads(json.dumps(row))
+    return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1).encode()
+
+
+def from_checked_json(data: str | bytes) -> dict[str, Any]:
+    """Read what ``to_checked_json`` wrote; an object without a checksum is believed.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object, or not the one that was written.
+    """
+    row = json.loads(data)
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    said = row.pop(CHECKSUM, None)
+    if said is not None and said != _checksum(row):
+        raise ValueError(
+            f"its content does not have the checksum that it was written with. If somebody changed it on "
+            f"purpose, delete its line {CHECKSUM!r}"
+        )
+    return row
+
+
+def hash_of(path: str | os.PathLike[str]) -> str:
+    """Return a hash of a small file's content."""
+    return xxh3_64_hexdigest(Path(path).read_bytes())
+
+
+def _checksum(row: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(json.dumps(row, sort_keys=True).encode())
 
 
 def fsync_path(path: str | os.PathLike[str]) -> None:

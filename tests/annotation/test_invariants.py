@@ -7,7 +7,6 @@ I8, "not predicted is never exported as background", is a promise of the export;
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from annotation.helpers import SHAPE, Picture, after_a_kill, make_run, publish
 from napari_memseg.annotation.session import Session
 from napari_memseg.errors import SessionError, SessionLockedError
+from napari_memseg.files import from_checked_json, to_checked_json
 from napari_memseg.geometry import Box
 
 BLOCK = Box((0, 0, 0), (64, 64, 64))
@@ -193,7 +193,10 @@ def test_i10_another_image_is_refused_and_nothing_is_deleted(session, read_only)
     with pytest.raises(SessionError, match="another image"):
         Session.open(session.path, read_only, image=Picture(fingerprint="other"))
     after = digest(session.path)
-    assert {name for name in before if after.get(name) != before[name]} <= {"corrections.sqlite"}
+    assert {name for name in before if after.get(name) != before[name]} <= {
+        "corrections.sqlite",
+        "corrections.sqlite.xxh3",
+    }
     with Session.open(session.path, image=Picture()) as again:
         assert again.overlay[0, 0, 0] == 1
 
@@ -205,8 +208,8 @@ def test_i11_a_session_of_a_newer_program_is_only_read(session, picture, where):
         session.corrections.connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     session.close()
     if where == "session.json":
-        row = json.loads((session.path / where).read_text())
-        (session.path / where).write_text(json.dumps({**row, "schema": 99, "unheard_of": []}))
+        row = from_checked_json((session.path / where).read_bytes())
+        (session.path / where).write_bytes(to_checked_json({**row, "schema": 99, "unheard_of": []}))
     before = (session.path / where).read_bytes()
     with Session.open(session.path, image=picture) as newer:
         assert newer.read_only

@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 import toys
 from napari_memseg.errors import CheckpointError
+from napari_memseg.files import from_checked_json
 from napari_memseg.models.checkpoint import (
     CARD,
     VERSION,
@@ -65,7 +66,7 @@ def good(tmp_path):
 
 def change_card(path, **changes):
     header, body = parts(path)
-    card = json.loads(header["__metadata__"][CARD]) | changes
+    card = from_checked_json(header["__metadata__"][CARD]) | changes
     header["__metadata__"][CARD] = json.dumps(card)
     assemble(path, header, body)
 

@@ -25,6 +25,7 @@ import numpy as np
 from napari_memseg.annotation.codec import DAMAGED, Patch, pack, unpack
 from napari_memseg.annotation.database import SCHEMA, copy_database, create_database, open_database
 from napari_memseg.annotation.indexing import CELL
+from napari_memseg.annotation.seal import break_seal, broken_seal, put_seal
 from napari_memseg.errors import SessionError
 from napari_memseg.geometry import Box, Zyx, zyx
 
@@ -79,6 +80,11 @@ class Corrections:
     read_only : bool
         Never write, whatever happens.
 
+    Attributes
+    ----------
+    fault : str or None
+        In words, if the file is not the one that was closed; it can only be read then.
+
     Raises
     ------
     SessionError
@@ -87,6 +93,9 @@ class Corrections:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.fault = broken_seal(path)
+        if not read_only:
+            self._unseal()
         self._db, self.uri = open_database(path, read_only=read_only)
         self.schema = int(self.meta("schema") or 0)
         self.read_only = read_only or self.schema > SCHEMA
@@ -98,6 +107,11 @@ class Corrections:
         self._closed = False
         if not self.read_only:
             self.probe()
+
+    def _unseal(self) -> None:
+        if self.fault:
+            raise SessionError(DAMAGED.format(what=self.fault))
+        break_seal(self.path)
 
     @classmethod
     def create(cls, path: Path) -> Corrections:
@@ -302,6 +316,8 @@ class Corrections:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES ('closed_at', ?)", (str(self.seq),))
         finally:
             self._db.close()
+        if not self.read_only:
+            put_seal(self.path)
 
     def _since_clean_close(self) -> int:
         """Count the strokes that were stored after the last clean close."""

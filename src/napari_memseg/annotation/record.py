@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_memseg.annotation.corrections import now_utc
 from napari_memseg.annotation.database import SCHEMA
 from napari_memseg.errors import ClassTableError, InputError, SessionError
+from napari_memseg.files import from_checked_json, to_checked_json
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.io.files import atomic_write
 from napari_memseg.models.classes import PALETTE, ClassTable, LabelClass
@@ -118,7 +118,7 @@ class SessionRecord:
             If the folder is no session, or its record is damaged.
         """
         try:
-            row = json.loads((folder / NAME).read_bytes())
+            row = from_checked_json((folder / NAME).read_bytes())
             return cls(
                 schema=int(row["schema"]),
                 created=str(row["created"]),
@@ -141,7 +141,7 @@ class SessionRecord:
     def save(self, folder: Path) -> None:
         """Write the record, all at once."""
         row = {**asdict(self), "classes": self.classes.to_json()}
-        atomic_write(folder / NAME, json.dumps(row, indent=1).encode())
+        atomic_write(folder / NAME, to_checked_json(row))
 
     def describe(self) -> dict[str, Any]:
         """Return what a person would ask for, in plain JSON values."""
@@ -171,6 +171,11 @@ class SessionRecord:
             return built
         image = self.image.completed(image or _reopen(self.image.source, folder))
         self.image.check(image, folder)
+        if not self._fits(image):
+            raise SessionError(
+                f"The session {folder} works at level {self.level} of {image.source}, of {self.shape} "
+                "voxels, and the image has no such level any more. Put the original back."
+            )
         return self._named(image) if self.image.source == IMAGE else image
 
     def _pyramid(self, folder: Path) -> Volume | None:
@@ -183,8 +188,11 @@ class SessionRecord:
         except SessionError as error:
             _log.warning("The pyramid in %s is passed over: %s", folder, error)
             return None
-        fits = self.level < len(image.arrays) and tuple(image.arrays[self.level].shape) == self.shape
-        return self._named(image) if fits else None
+        return self._named(image) if self._fits(image) else None
+
+    def _fits(self, image: Volume) -> bool:
+        """Whether an image has the working level."""
+        return self.level < len(image.arrays) and tuple(image.arrays[self.level].shape) == self.shape
 
     def _named(self, image: Volume) -> Volume:
         """Return a copy in the session under the name of what it is a copy of."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from napari_memseg.annotation.database import create_database, open_database
 from napari_memseg.annotation.lock import SessionLock
 from napari_memseg.annotation.record import CORRECTIONS, IMAGE, SessionRecord
+from napari_memseg.annotation.seal import ENDING
 from napari_memseg.io.files import fsync_path
 
 STILL_BUILT = 3600.0
@@ -71,7 +72,7 @@ def _replace(folder: Path, backup: Path | None) -> Path | None:
 
 
 def _set_aside(folder: Path) -> Path | None:
-    names = [f"{CORRECTIONS}{end}" for end in ("-wal", "-shm", "-journal", "")]
+    names = [f"{CORRECTIONS}{end}" for end in ("-wal", "-shm", "-journal", ENDING, "")]
     old = [folder / name for name in names if (folder / name).exists()]
     if not old:
         return None

@@ -10,7 +10,6 @@ Runs are ordered by their number; clocks jump.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,10 @@ import zarr
 
 from napari_memseg.annotation.corrections import now_utc
 from napari_memseg.errors import SessionError
-from napari_memseg.geometry import Box, Zyx, ceil_div, zyx
+from napari_memseg.files import from_checked_json, hash_of, to_checked_json
+from napari_memseg.geometry import Box, Zyx, ceil_div, cell_box, cells, zyx
 from napari_memseg.io.files import fsync_path
+from napari_memseg.io.volume import DECODING_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,13 +72,25 @@ class Run:
         """Whether something is left to do: it was not finished, or tiles of it have failed."""
         return not self.is_finished or self.failures > 0
 
+    def check_description(self, level: int) -> None:
+        """Refuse a level whose array describes itself in other words than when the run began.
+
+        Raises
+        ------
+        ValueError
+            If it does: a shape, or what is not predicted, would be another.
+        """
+        name = f"{level}/zarr.json"
+        known = self._card.get("descriptions")
+        if isinstance(known, dict) and known.get(name, said := hash_of(self.path / name)) != said:
+            raise ValueError("it is not what the run began with")
+
     @property
     def _card(self) -> dict[str, Any]:
         try:
-            card = json.loads((self.path / "memseg" / "run.json").read_bytes())
+            return from_checked_json((self.path / "memseg" / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return card if isinstance(card, dict) else {}
 
 
 def list_runs(folder: Path) -> tuple[Run, ...]:
@@ -93,12 +106,12 @@ def list_runs(folder: Path) -> tuple[Run, ...]:
 
 def _read(note: Path) -> Run:
     try:
-        row = json.loads(note.read_bytes())
+        row = from_checked_json(note.read_bytes())
         return Run(note.stem, note.with_suffix(""), row["parent"], str(row["created"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SessionError(
             f"{note} is damaged ({error}). Move it and the folder of that name out of the session, "
-            "or write the parent's id into it again."
+            "or restore it from a copy of the session."
         ) from error
 
 
@@ -141,7 +154,7 @@ def _number(name: str) -> int:
 def _claim(note: Path, row: dict[str, Any]) -> bool:
     """Write a note that must not exist yet; return False if somebody was faster."""
     part = note.with_name(f".{note.name}.{uuid4().hex[:8]}.part")
-    part.write_text(json.dumps(row, indent=1))
+    part.write_bytes(to_checked_json(row))
     fsync_path(part)
     try:
         os.link(part, note)
@@ -205,7 +218,8 @@ class RunLabels:
         Raises
         ------
         SessionError
-            If the run is of another shape, or has classes that the session's dtype cannot hold.
+            If the run is of another shape, or has classes that the session's dtype cannot hold; or if it
+            is damaged in the box.
         """
         there = next((k for k in range(level, -1, -1) if self._at(k) is not None), None)
         array = None if there is None else self._at(there)
@@ -214,14 +228,44 @@ class RunLabels:
         factor = 2 ** (level - there)
         spans = zip(box.start, box.stop, stride, array.shape, strict=True)
         index = tuple(slice(a * factor, min(b * factor, n), s * factor) for a, b, s, n in spans)
-        return self._in_session(np.asarray(array[index]))
+        try:
+            return self._in_session(np.asarray(array[index]))
+        except DECODING_ERRORS as error:
+            where = Box(zyx(s.start for s in index), zyx(s.stop for s in index))
+            raise SessionError(self._damage(array, where, there)) from error
 
     def _at(self, level: int) -> zarr.Array[Any] | None:
         if level not in self._levels and (self.run.path / str(level) / "zarr.json").exists():
-            array = zarr.open_array(self.run.path / str(level), mode="r")
-            self._check(array, level)
-            self._levels[level] = array
+            self._levels[level] = self._open(level)
         return self._levels.get(level)
+
+    def _open(self, level: int) -> zarr.Array[Any]:
+        folder = self.run.path / str(level)
+        try:
+            self.run.check_description(level)
+            array = zarr.open_array(folder, mode="r")
+        except DECODING_ERRORS as error:
+            raise SessionError(
+                f"{folder / 'zarr.json'} is damaged ({error!s:.200}), so nothing of run {self.run.id} can be "
+                "shown. Restore that file from a copy of the session, or show another run."
+            ) from error
+        self._check(array, level)
+        return array
+
+    def _damage(self, array: zarr.Array[Any], box: Box, level: int) -> str:
+        """Say which of the chunks that a box touches cannot be read."""
+        chunk, shape = zyx(array.chunks), zyx(array.shape)
+        for index in cells(box, chunk):
+            try:
+                array[cell_box(index, chunk, shape).slices]
+            except DECODING_ERRORS as error:
+                file = self.run.path / str(level) / array.metadata.encode_chunk_key(index)
+                return (
+                    f"{file} is damaged ({error!s:.200}): what run {self.run.id} predicted there is lost. "
+                    "Delete that file, and the place counts as not predicted; going on with the run predicts "
+                    "it again."
+                )
+        return f"Run {self.run.id} could not be read at {box}, and can be now. Try again."
 
     def _check(self, array: zarr.Array[Any], level: int) -> None:
         wanted = ceil_div(self.shape, zyx([2**level] * 3))

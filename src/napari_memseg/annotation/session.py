@@ -3,7 +3,7 @@
 One folder holds all of it, and outlives every crash::
 
     session.json        image, class table, working level, schema version
-    corrections.sqlite  the only truth about a user's work
+    corrections.sqlite  the only truth about a user's work, sealed while nobody edits it
     runs/0001, ...      predictions, each with its parent in runs/0001.json
     models/, exports/   checkpoints; merged labels with their provenance
     .lock               who edits; everybody else reads
@@ -162,7 +162,8 @@ class Session:
         """Check what was found on disk, and clean up behind a crash."""
         if image is not None or not self.read_only:
             self._image = self._record.open_image(self.path, image)
-        faults = check_replay(self.corrections, SAMPLE)
+        faults = [fault for fault in [self.corrections.fault] if fault]
+        faults += check_replay(self.corrections, SAMPLE)
         if faults and not self.read_only:
             raise SessionError(
                 f"The corrections of {self.path} contradict their log: {faults[0]}. Open the session with "
@@ -262,6 +263,7 @@ class Session:
             ``ok``, ``strokes``, ``cells``, ``faults`` (texts) and ``integrity`` (what SQLite says).
         """
         faults, integrity = check_replay(self.corrections), self.corrections.integrity()
+        faults += [fault for fault in [self.corrections.fault] if fault]
         return {
             "ok": not faults and integrity == "ok",
             "strokes": self.corrections.seq,

@@ -94,11 +94,14 @@ class LedgerReader:
         self._last: dict[Path, int] = {}  # number of the latest row; a row that is replaced gets a new one
 
     def new_rows(self) -> Iterator[Row]:
-        """Yield the rows that were added or replaced since; a damaged ledger counts as empty."""
+        """Yield the rows that were added or replaced since; a damaged ledger, or row, counts as none."""
         for path in sorted(self._folder.glob("ledger-*.sqlite")):
-            for number, stage, block, status, xxh3, seconds, utc in _rows(path, self._last.get(path, 0)):
+            for number, stage, block, *rest in _rows(path, self._last.get(path, 0)):
                 self._last[path] = number
-                yield Row(stage, _index(block), status, xxh3, seconds, utc)
+                try:
+                    yield Row(stage, _index(block), *rest)
+                except (ValueError, AttributeError):
+                    _log.warning("%s is damaged: %r is no block, and is passed over.", path, block)
 
 
 def read_ledgers(folder: Path) -> Iterator[Row]:

@@ -6,11 +6,11 @@ a folder without it is no run of ours.
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError
+from napari_memseg.files import from_checked_json, hash_of, to_checked_json
 from napari_memseg.io.files import atomic_write
 
 if TYPE_CHECKING:
@@ -30,16 +30,20 @@ def read_run_card(destination: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is no run of ours.
+        If there is no run of ours, or its card is damaged.
     """
     try:
-        card: dict[str, Any] = json.loads((destination / FOLDER / _NAME).read_bytes())
-    except (OSError, ValueError) as error:
+        return from_checked_json((destination / FOLDER / _NAME).read_bytes())
+    except OSError as error:
         raise InputError(
             f"{destination} exists and is no run of napari-memseg, so nothing is written to it. "
             "Choose another destination."
         ) from error
-    return card
+    except ValueError as error:
+        raise InputError(
+            f"{destination / FOLDER / _NAME} is damaged ({error}), so nothing is written to this run. "
+            "Restore the file from a copy, or begin another run."
+        ) from error
 
 
 def has_run_card(destination: Path) -> bool:
@@ -48,11 +52,12 @@ def has_run_card(destination: Path) -> bool:
 
 
 def begin_run_card(destination: Path, plan_id: str, plan: dict[str, Any]) -> None:
-    """Write the card of a run that is about to start."""
+    """Write the card of a run that is about to start, with a hash of how each array describes itself."""
     versions = {name: version(name) for name in _PARTS}
-    _write(
-        destination, {"id": plan_id, "plan": plan, "finished": False, "seconds": 0.0, "versions": versions}
-    )
+    found = sorted(destination.rglob("zarr.json"))
+    described = {path.relative_to(destination).as_posix(): hash_of(path) for path in found}
+    begun = {"finished": False, "seconds": 0.0, "versions": versions, "descriptions": described}
+    _write(destination, {"id": plan_id, "plan": plan, **begun})
 
 
 def note_on_run_card(destination: Path, **facts: Any) -> None:
@@ -67,4 +72,4 @@ def finish_run_card(destination: Path, *, result: dict[str, Any], seconds: float
 
 
 def _write(destination: Path, card: dict[str, Any]) -> None:
-    atomic_write(destination / FOLDER / _NAME, json.dumps(card, indent=1).encode())
+    atomic_write(destination / FOLDER / _NAME, to_checked_json(card))

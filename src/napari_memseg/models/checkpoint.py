@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from napari_memseg.errors import CheckpointError, InputError
-from napari_memseg.files import atomic_write
+from napari_memseg.files import atomic_write, from_checked_json, to_checked_json
 from napari_memseg.models.classes import ClassTable
 from napari_memseg.models.intensity import Window
 from napari_memseg.models.registry import create_model
@@ -163,7 +163,7 @@ def save_checkpoint(path: StrPath, model: Model, card: Card) -> Card:
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     refuse_non_finite(path, tensors)
     card = replace(card, version=VERSION, sha256=sha256(tensors))
-    atomic_write(path, save(tensors, {CARD: json.dumps(card.to_json(), allow_nan=False)}))
+    atomic_write(path, save(tensors, {CARD: to_checked_json(card.to_json()).decode()}))
     return card
 
 
@@ -279,10 +279,10 @@ def _read_card(path: StrPath, metadata: Mapping[str, str] | None) -> Card:
             "Choose a checkpoint that training wrote."
         )
     try:
-        row = json.loads(text)
+        row = from_checked_json(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: its card is no JSON. Copy it again.") from error
-    version = row.get("version") if isinstance(row, dict) else None
+        raise CheckpointError(f"{path} is damaged: of its card, {error!s:.200}. Copy it again.") from error
+    version = row.get("version")
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise CheckpointError(
             f"{path} has a card of version {version!r:.40}; versions up to {VERSION} can be read. "
