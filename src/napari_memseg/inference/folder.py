@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import CONFIDENCE, FOLDER, begin_run_card, read_run_card
-from napari_memseg.io.arrays import sweep_partial
+from napari_memseg.io.arrays import refuse_link, sweep_partial
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
 
@@ -69,9 +69,10 @@ def prepare(plan: Plan, *, restart: bool = False) -> None:
     RunMismatchError
         If a run of another plan is there; nothing is changed.
     InputError
-        If something that is no run of ours is there, or one to be discarded is being written.
+        If something that is no run of ours is there, or a link, or one to be discarded is being written.
     """
     destination = Path(plan.destination)
+    refuse_link(destination)
     _sweep(destination)
     if restart and _is_filled(destination):
         read_run_card(destination)

@@ -7,6 +7,9 @@ an error and not another label, and no shards: a chunk is one file, with one wri
 
 A chunk that was written always exists as a file, also where all of it is fill
 value: a missing file means "nobody has been here" and nothing else.
+
+Reading follows links. Writing does not leave the folder: a link in place of a chunk is
+replaced by the chunk, and one in place of a folder is refused.
 """
 
 from __future__ import annotations
@@ -111,9 +114,11 @@ def write_durable(
     GeometryError
         If the slices cut a chunk, leave the array, or differ from ``data`` in shape.
     InputError
-        If the dtype does not fit.
+        If the dtype does not fit, or a folder on the way to a chunk is a link.
     """
     _check_whole_chunks(array, slices, data)
+    for folder in _folders_of(array, _chunk_files(array, slices)):
+        refuse_link(folder)
     array[slices] = data.astype(array.dtype, copy=False)
     if durable:
         _fsync_chunks(array, slices)
@@ -135,6 +140,21 @@ def _check_whole_chunks(array: zarr.Array[Any], slices: tuple[slice, ...], data:
         )
     if not np.can_cast(data.dtype, array.dtype, "safe"):
         raise InputError(f"{data.dtype} values do not all fit an array of {array.dtype}. Convert them first.")
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse to write into a folder that is a link: what it leads to may be somebody else's.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    if folder.is_symlink():
+        raise InputError(
+            f"{folder} is a link to {folder.resolve()}, and nothing is written through a link. Name the "
+            "place that it leads to, or put a folder there."
+        )
 
 
 def sweep_partial(folder: Path) -> None:
@@ -160,10 +180,15 @@ def _chunk_files(array: zarr.Array[Any], slices: tuple[slice, ...]) -> list[Path
 
 def _fsync_chunks(array: zarr.Array[Any], slices: tuple[slice, ...]) -> None:
     """Flush chunk files, then the folders above them, whoever made these, up to the array's own."""
-    root, files = _folder(array), _chunk_files(array, slices)
-    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
-    for path in [*files, *sorted(folders, key=lambda folder: -len(folder.parts))]:
+    files = _chunk_files(array, slices)
+    for path in [*files, *sorted(_folders_of(array, files), key=lambda folder: -len(folder.parts))]:
         fsync_path(path)
+
+
+def _folders_of(array: zarr.Array[Any], files: Sequence[Path]) -> set[Path]:
+    """Return the folders above chunk files, up to the array's own."""
+    root = _folder(array)
+    return {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
 
 
 def _folder(array: zarr.Array[Any]) -> Path:

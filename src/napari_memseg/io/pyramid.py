@@ -23,7 +23,7 @@ import zarr
 
 from napari_memseg.errors import InputError, SourceError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
-from napari_memseg.io.arrays import create_array, new_array, open_array, write_durable
+from napari_memseg.io.arrays import create_array, new_array, open_array, refuse_link, write_durable
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.halving import HALVE
 from napari_memseg.io.ome_zarr_metadata import (
@@ -306,7 +306,10 @@ def open_pyramid(path: str | os.PathLike[str]) -> Pyramid:
     ------
     SourceError
         If there is no such pyramid at ``path``.
+    InputError
+        If the path is a link.
     """
+    refuse_link(Path(path))
     try:
         group = zarr.open_group(Path(path), mode="r", zarr_format=3)
         scales = cast("Any", group.attrs["ome"])["multiscales"][0]
