@@ -8,7 +8,7 @@ interrupted goes on as if it had not been.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import cos, isfinite, pi
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from torch import nn
 from napari_memseg.errors import TrainingError
 from napari_memseg.models.device import cpu_has_bfloat16
 from napari_memseg.training.descent import Descent
+from napari_memseg.training.thin import ThinInFloat32
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -174,6 +175,7 @@ class Stepper:
         """Draw from a generator of this step alone, and leave the process's own as they were."""
         cuda = self.device.type == "cuda"
         with (
+            ThinInFloat32() if self.precision == torch.bfloat16 and not cuda else nullcontext(),
             torch.random.fork_rng([self.device] if cuda else []),
             torch.backends.cudnn.flags(
                 enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
