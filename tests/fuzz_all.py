@@ -50,7 +50,8 @@ def fuzz(reader: str, first: int, count: int) -> str:
     """Damage the files of one reader in a process of its own; return what went wrong, or nothing."""
     script = str(Path(__file__).with_name("fuzzing.py"))
     command = [sys.executable, script, str(first), str(count), *files()[reader]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    timeout = 60 + count  # of a loop that no signal ends
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
     return f"\n{done.stdout}{done.stderr}" if done.returncode else ""
 
 

@@ -28,8 +28,6 @@ MEMORY = 4 * 2**30
 """Bytes of address space: what is allocated because a file says so would not fit."""
 SECONDS = 10
 """For one mutation."""
-LARGEST = 2**22
-"""Voxels that are read of what opens."""
 NUMBERS = (b"0", b"-1", b"99999999999", b"4294967295", b"nan", b"1e308", b"\0\0\0\0", b"\xff\xff\xff\xff")
 """That are put where others were."""
 
@@ -73,6 +71,10 @@ def mutate(folder: Path, chance: np.random.Generator) -> None:
     path.write_bytes(content)
 
 
+class _TooLong(BaseException):
+    """Which no reader takes for a damaged file."""
+
+
 def is_answered(source: Path, which: str) -> bool:
     """Whether a file opens and reads, or is refused by an error of ours."""
     signal.alarm(SECONDS)
@@ -91,7 +93,7 @@ def is_answered(source: Path, which: str) -> bool:
 
 
 def _too_long(*_: object) -> None:
-    raise TimeoutError(f"longer than {SECONDS} s")
+    raise _TooLong(f"longer than {SECONDS} s")
 
 
 def _place(content: bytearray, chance: np.random.Generator) -> int:

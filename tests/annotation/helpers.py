@@ -35,6 +35,9 @@ class Picture:
     def dtype(self):
         return self.arrays[0].dtype
 
+    def check(self):
+        """Nothing was left for later."""
+
 
 def make_run(path: Path, shape: Zyx = SHAPE, dtype="uint8", level: int = 0) -> zarr.Array:
     """Make an empty run as ``segment`` lays it out: nothing predicted yet."""

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_memseg.annotation.session import Session
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.volume import Volume
+from napari_memseg.models.classes import ClassTable
+from napari_memseg.workflows.convert import convert
 from napari_memseg.workflows.info import describe
 from volumes import noise
 
@@ -166,9 +169,20 @@ def test_a_slice_that_nobody_has_looked_at_is_looked_at_when_it_is_read(many: Pa
 
 def test_no_work_begins_on_slices_that_nobody_has_looked_at(many: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"s2\.tif"):
-        _ = open_volume(many).fingerprint
-    with pytest.raises(SourceError, match=r"s2\.tif"):
         describe(open_volume(many))
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        next(convert(many, tmp_path / "copy"))
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        Session.create(tmp_path / "session", open_volume(many), ClassTable.from_ids([1]))
+
+
+def test_looking_at_headers_can_be_left_in_between(many: Path) -> None:
+    volume = open_volume(many)
+    checks = volume.checks()
+    next(checks)
+    checks.close()
+    with pytest.raises(SourceError, match=r"s2\.tif"):
+        volume.check()
 
 
 def test_headers_that_were_looked_at_are_not_looked_at_again(many: Path) -> None:
@@ -182,9 +196,9 @@ def test_headers_that_were_looked_at_are_not_looked_at_again(many: Path) -> None
 def test_slices_say_how_large_their_pixels_are(tmp_path: Path) -> None:
     for number in range(3):
         path = tmp_path / f"s{number}.tif"
-        tifffile.imwrite(path, PLANES[number], resolution=(100, 50), resolutionunit="CENTIMETER")
+        tifffile.imwrite(path, PLANES[number], resolution=(5000, 2500), resolutionunit="CENTIMETER")
     volume = open_volume(tmp_path)
-    assert (volume.voxel_size, volume.pixel_size) == (None, (200.0, 100.0, "micrometer"))
+    assert (volume.voxel_size, volume.pixel_size) == (None, (4.0, 2.0, "micrometer"))
     (tmp_path / "s.log").write_text("[Reconstruction]\nPixel Size (um)=4.5\n")
     logged = open_volume(tmp_path)
     assert (logged.voxel_size, logged.pixel_size) == ((4.5, 4.5, 4.5), None)

@@ -162,14 +162,17 @@ def test_an_imagej_stack_that_does_not_say_z_has_no_voxel_size(about: dict[str, 
 @pytest.mark.parametrize(
     ("resolution", "unit", "said"),
     [
-        ((100, 50), "CENTIMETER", (200.0, 100.0, "micrometer")),
+        ((5000, 2500), "CENTIMETER", (4.0, 2.0, "micrometer")),
         ((4000, 4000), "INCH", (6.35, 6.35, "micrometer")),
         ((72, 72), "INCH", None),
         ((300, 300), "INCH", None),
         ((100, 100), "NONE", None),
         ((0, 100), "CENTIMETER", None),
+        ((28.346, 28.346), "CENTIMETER", None),
+        ((118.11, 118.11), "CENTIMETER", None),
+        ((1, 1), "INCH", None),
+        ((1, 1), "CENTIMETER", None),
     ],
-    ids=["per centimetre", "per inch", "of a screen", "of a printer", "without a unit", "nothing"],
 )
 def test_resolution_tags_say_how_large_a_pixel_is_and_nothing_of_z(
     resolution: tuple[float, float], unit: str, said: tuple[float, float, str] | None, tmp_path: Path
@@ -184,6 +187,12 @@ def test_ome_and_imagej_without_z_say_how_large_a_pixel_is(tmp_path: Path) -> No
     assert open_volume(tmp_path / "a.ome.tif").pixel_size == (0.25, 0.5, "micrometer")
     write(tmp_path / "b.tif", imagej=True, metadata={"axes": "ZYX", "unit": "um"}, resolution=(2, 4))
     assert open_volume(tmp_path / "b.tif").pixel_size == (0.25, 0.5, "micrometer")
+
+
+def test_an_imagej_stack_in_the_inches_of_a_printer_has_no_size(tmp_path: Path) -> None:
+    about = {"axes": "ZYX", "unit": "inch", "spacing": 1.0}
+    volume = open_volume(write(tmp_path / "a.tif", imagej=True, metadata=about, resolution=(300, 300)))
+    assert (volume.voxel_size, volume.pixel_size) == (None, None)
 
 
 def test_a_voxel_size_that_is_told_takes_the_place_of_the_pixels(tmp_path: Path) -> None:

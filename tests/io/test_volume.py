@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,23 @@ def test_the_window_of_tiny_chunks_sees_many_voxels(chunks: Zyx) -> None:
     data = noise((60, 60, 60), "float32")
     low, high = sample_window(volume_of(Counted(data, chunks)))
     assert (low, high) == pytest.approx(tuple(np.percentile(data, (0.5, 99.5))), abs=2)
+
+
+def test_a_volume_that_is_being_checked_holds_up_no_other() -> None:
+    def going_on() -> Iterator[None]:
+        assert volume_of(Counted(noise())).fingerprint
+        yield
+
+    volume_of(Counted(noise()), check_rest=going_on).check()
+    slow = volume_of(Counted(noise()))
+    inside, leave = Event(), Event()
+    slow.arrays[0].decoded = type("Waiting", (list,), {"append": lambda *_: (inside.set(), leave.wait(20))})()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: slow.fingerprint)
+        assert inside.wait(20)
+        assert volume_of(Counted(noise())).fingerprint
+        assert not first.done()
+        leave.set()
 
 
 def test_no_two_processes_give_their_volumes_one_name_in_the_cache() -> None:

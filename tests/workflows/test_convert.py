@@ -30,6 +30,9 @@ class Source:
         self.voxel_size, self.unit, self.name = (2.0, 0.5, 0.5), "micrometer", "bone"
         self.read_voxels = self.largest = 0
 
+    def check(self):
+        pass
+
     @property
     def fingerprint(self):
         return f"{self.shape} {self.dtype} {self.voxel_size} {self.seed}"

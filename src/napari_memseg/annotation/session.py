@@ -101,7 +101,10 @@ class Session:
             If something is at ``path``.
         SessionError
             If the image has no such level.
+        SourceError
+            If ``image.check`` finds a file that does not belong.
         """
+        image.check()
         record = SessionRecord.new(image, classes, level)
         with part_folder(path) as part:
             lay_out(part, record)

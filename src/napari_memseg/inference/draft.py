@@ -142,6 +142,7 @@ def _draft(
     until: Sequence[str] | None,
     sharers: int,
 ) -> Draft:
+    image.check()
     model, card = load_checkpoint(checkpoint)
     level = choose_level(image, card, config.level)
     shape, chunk = zyx(image.arrays[level].shape), zyx([config.chunk] * 3)

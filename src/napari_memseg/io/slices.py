@@ -34,7 +34,7 @@ from napari_memseg.io.units import pixel_size, voxel_size
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,17 +84,19 @@ class SliceArray:
         planes = [self._plane(file)[index[1:]] for file in self.files[index[0]]]
         return np.stack(planes).astype(self.dtype, copy=False)
 
-    def check(self) -> None:
-        """Read all headers, and refuse the first file that differs from the first one.
+    def checks(self) -> Iterator[None]:
+        """Read all headers, a step for each, and refuse the first file that differs from the first one.
 
         Raises
         ------
         SourceError
             Naming both.
         """
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(self._check_alike, self.files):
-                pass
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            yield from pool.map(self._check_alike, self.files)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _check_alike(self, file: Path) -> None:
         page = _only_page(file)
@@ -140,7 +142,8 @@ def open_slices(source: Source) -> Volume:
     array, pixel = _array(_listed(source.path))
     check_array(array.shape, array.stored, array.chunks, source)
     if at_once := len(array.files) <= AT_ONCE:
-        array.check()
+        for _ in array.checks():
+            pass
     _check_order(array.files)
     step, between, logged = logged_lengths(source.path) or (None, None, None)
     size, unit = voxel_size((step, between, between), (logged,) * 3)
@@ -148,7 +151,7 @@ def open_slices(source: Source) -> Volume:
     return Volume(
         *((array,), size, unit, source.name, str(source), f"{kind} slices"),
         pixel_size=None if size else pixel,
-        check_rest=None if at_once else array.check,
+        check_rest=None if at_once else array.checks,
     )
 
 

@@ -6,21 +6,49 @@ Text from a file is not trusted: OME's XML is read without entities.
 
 from __future__ import annotations
 
+from math import isclose
 from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.etree import ElementTree
 
 from napari_memseg.errors import SourceError
+from napari_memseg.io.units import unit_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 Lengths: TypeAlias = tuple[list[float | None], list[object]]
 """Along z, y and x, and their units."""
 INCH, CENTIMETRE = 2, 3
 """Values of the tag ResolutionUnit."""
-DOTS_PER_INCH = (72, 75, 90, 96, 100, 120, 144, 150, 200, 240, 300, 360, 400, 600, 720, 1200, 2400)
-"""Of screens, scanners of paper and printers: they say nothing of what is in a picture."""
+MICROMETRES = {INCH: 25400.0, CENTIMETRE: 10000.0}
+"""Of its units."""
+DOTS_PER_INCH = (
+    1,
+    2.54,
+    72,
+    75,
+    90,
+    96,
+    100,
+    120,
+    144,
+    150,
+    180,
+    200,
+    240,
+    300,
+    360,
+    400,
+    600,
+    720,
+    1200,
+    2400,
+)
+"""Of screens, scanners of paper and printers, and one a unit: they say nothing of what is in a picture."""
+CLOSE = 1e-3
+"""Relative difference of what software rounds."""
+_PAPER = {"inch": INCH, "centimeter": CENTIMETRE}
 
 
 def parse_ome(description: str, path: Path) -> ElementTree.Element | None:
@@ -73,6 +101,8 @@ def imagej_lengths(said: Mapping[str, Any], resolution: Mapping[str, object]) ->
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
     unit = said.get("unit")
+    if (code := _PAPER.get(unit_name(unit) or "")) and _is_printed([y, x], MICROMETRES[code]):
+        y = x = None
     return [_number(said.get("spacing")), y, x], [said.get("zunit", unit), said.get("yunit", unit), unit]
 
 
@@ -87,11 +117,16 @@ def resolution_lengths(resolution: Mapping[str, object], unit: object) -> Length
         Value of the tag ResolutionUnit, TIFF 6.0, page 38.
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
-    micrometres = {INCH: 25400.0, CENTIMETRE: 10000.0}.get(unit) if isinstance(unit, int) else None
-    printed = unit == INCH and {y and round(1 / y, 2), x and round(1 / x, 2)} & set(DOTS_PER_INCH)
-    if not (y and x and micrometres) or printed:
+    micrometres = MICROMETRES.get(unit) if isinstance(unit, int) else None
+    if not (y and x and micrometres) or _is_printed([y, x], micrometres):
         return [None] * 3, [None] * 3
     return [None, *(float(f"{length * micrometres:.12g}") for length in (y, x))], ["um"] * 3
+
+
+def _is_printed(lengths: Sequence[float | None], micrometres: float) -> bool:
+    """Whether a pixel of that length, in a unit of so many micrometres, is one of a screen or of paper."""
+    dots = [MICROMETRES[INCH] / (length * micrometres) for length in lengths if length]
+    return any(isclose(one, known, rel_tol=CLOSE) for one in dots for known in DOTS_PER_INCH)
 
 
 def _inverse(fraction: object) -> float | None:

@@ -29,7 +29,7 @@ from napari_memseg.errors import GeometryError, SourceError
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -184,8 +184,8 @@ class Volume:
         by whoever slices one. Few where voxels are dear.
     pixel_size : PixelSize or None
         What is known of a voxel whose length along z is not: where the format says it of the planes alone.
-    check_rest : callable, optional
-        What ``check`` calls, until it raises nothing.
+    check_rest : callable returning an iterator, optional
+        What ``check`` goes through: one step for each file that opening left for later.
     """
 
     arrays: Sequence[LazyArray]
@@ -198,9 +198,11 @@ class Volume:
     is_labels: bool = False
     dask_voxels: int = DASK_CHUNK_VOXELS
     pixel_size: PixelSize | None = None
-    check_rest: Callable[[], None] | None = None
+    check_rest: Callable[[], Iterator[None]] | None = None
     _token: str = field(init=False, repr=False, default_factory=lambda: uuid4().hex)
     """Of this image's chunks in the cache; a copy in another process keeps it, and no other image has it."""
+    _known: dict[str, object] = field(init=False, repr=False, default_factory=dict)
+    """What was found out once."""
 
     @property
     def shape(self) -> Zyx:
@@ -225,26 +227,29 @@ class Volume:
         SourceError
             Naming the file that does not belong.
         """
-        _ = self._checked
+        for _ in self.checks():
+            pass
 
-    @cached_property
-    def _checked(self) -> bool:
-        if self.check_rest is not None:
-            self.check_rest()
-        return True
+    def checks(self) -> Iterator[None]:
+        """Do as ``check`` does, a file at a time, so that it can be left in between."""
+        if self.check_rest is not None and not self._known.get("checked"):
+            yield from self.check_rest()
+        self._known["checked"] = True
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Tell whether this is still the same image: xxh3 of shape, dtype, voxel size, unit and 27 patches.
-
-        It is asked for before work begins, so all that opening left for later is checked.
 
         Raises
         ------
         SourceError
-            If a patch cannot be decoded, or ``check`` finds something.
+            If a patch cannot be decoded.
         """
-        self.check()
+        if "fingerprint" not in self._known:  # no lock: ``cached_property`` has one for all volumes
+            self._known["fingerprint"] = self._fingerprint()
+        return str(self._known["fingerprint"])
+
+    def _fingerprint(self) -> str:
         size = None if self.voxel_size is None else tuple(map(float, self.voxel_size))
         found = xxh3_128(repr((tuple(self.shape), self.dtype.name, size, self.unit)).encode())
         patch = zyx(map(min, SAMPLE, self.shape))

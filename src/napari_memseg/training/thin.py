@@ -1,9 +1,10 @@
 """Keep gradients true where torch gets them wrong: 3D convolutions of what is thinner than their kernel.
 
-On a CPU with AVX512_BF16, torch 2.13 computes the weight gradient of such a convolution in bfloat16 from memory
-that nobody filled, and writes beyond its own: NaN, numbers of 1e30, a crash later on. Seen on an AMD EPYC for
-kernels of 3 at a depth of 2, of 5 at 2 to 4, of 7 at 2 to 6, whatever the height, width and channels; the lowest
-level of a U-Net is often so thin. The forward pass and the gradient of the input are right.
+On a CPU with AVX512_BF16, torch 2.13 computes the weight gradient of such a convolution in bfloat16 from
+memory that nobody filled, and writes beyond its own: NaN, numbers of 1e30, a crash later on. Seen on an AMD
+EPYC for kernels of 3 at a depth of 2, of 5 at 2 to 4, of 7 at 2 to 6, whatever the height, width and
+channels; the lowest level of a U-Net is often so thin. The forward pass and the gradient of the input are
+right.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ volume by its looks is declined, one that turns out to be broken says what is wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ def _check_rest(volume: Volume) -> None:
         create_worker(_wrong, volume, _connect={"returned": _tell})
 
 
-def _wrong(volume: Volume) -> str:
-    """Return what ``Volume.check`` finds; napari's own way to tell errors of a thread fails."""
+def _wrong(volume: Volume) -> Generator[None, None, str]:
+    """Return what ``Volume.checks`` finds; napari's own way to tell errors of a thread fails."""
     try:
-        volume.check()
+        yield from volume.checks()
     except SourceError as error:
         return str(error)
     return ""

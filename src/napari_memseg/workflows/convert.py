@@ -133,6 +133,7 @@ class _Job:
     @classmethod
     def of(cls, volume: Volume, config: ConvertConfig) -> _Job:
         check_dtype(volume.dtype)
+        volume.check()
         size = config.voxel_size or volume.voxel_size
         if config.unit and size is None:
             raise InputError(

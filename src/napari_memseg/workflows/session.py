@@ -17,6 +17,7 @@ from napari_memseg.errors import InputError
 from napari_memseg.inference.control import Control
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.formats import open_volume
+from napari_memseg.io.names import safe_name
 from napari_memseg.io.ome_zarr_metadata import check_scale, level_shapes
 from napari_memseg.io.pyramid import CHUNK
 from napari_memseg.io.source import parse_source
@@ -65,7 +66,7 @@ def folder_for(name: str, source: str | None = None, sessions: Path | None = Non
         image cannot be written to, or belongs to a Python package.
     """
     place = sessions or _beside(source) or Path.home() / HOME
-    stem = re.sub(r"[^\w.-]+", "_", name).strip("._")[:50] or "session"
+    stem = safe_name(name, "session")
     folder, number = place / f"{stem}{ENDING}", 1
     while folder.exists():
         number += 1

@@ -394,7 +394,7 @@ class OpenPage(Page):
             self.refresh()
 
     def _on_pyramid_step(self, step: Progress) -> None:
-        self.pyramid_bar.show_step(step)
+        self.pyramid_bar.show_step(step, step.message)
 
 
 def _adopt(layer: Image, facts: LayerFacts) -> tuple[Layer, Adopted | Exception]:
