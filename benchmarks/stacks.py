@@ -31,12 +31,12 @@ from napari_memseg.io.volume import CACHE, Volume
 EDGE, ROWS = 2048, 16
 KINDS = {"folder of slices": "slices", "BigTIFF": "stack.btf"}
 CONVERT = """
-import json, resource, sys
+import json, sys
 from napari_memseg.workflows.convert import convert
 for step in convert(sys.argv[1], sys.argv[2]):
     pass
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps({"seconds": step.result["seconds"], "peak": peak}))
+status = dict(line.split(":") for line in open("/proc/self/status"))
+print(json.dumps({"seconds": step.result["seconds"], "peak": int(status["VmHWM"].split()[0]) / 2**20}))
 """
 
 
