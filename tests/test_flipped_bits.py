@@ -22,7 +22,7 @@ from napari_memseg.models.classes import ClassTable
 from napari_memseg.workflows.segment import segment_session
 from running import checkpoint_of, noise, plan_of, run, stored_bytes
 
-FLIPS = 300
+FLIPS = 240
 SHAPE, CHUNK = (40, 24, 20), (16, 16, 16)
 WHOLE = Box.whole(SHAPE)
 LEVELS_OF_THE_IMAGE = ("image.ome.zarr/1/zarr.json", "image.ome.zarr/zarr.json")

@@ -23,7 +23,7 @@ from napari_memseg.inference.control import Control
 from napari_memseg.inference.crew import Crew
 from napari_memseg.inference.empty import split_empty
 from napari_memseg.inference.executors import RunStep, Tally
-from napari_memseg.inference.folder import alone, locked
+from napari_memseg.inference.folder import alone, locked, refuse_changed
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.pencils import pencil_width, pencils
 from napari_memseg.inference.run_card import has_run_card
@@ -91,8 +91,10 @@ def on_cluster(
         store = stack.enter_context(closing(Store(plan)))
         tally = Tally(plan, store)
         yield tally.step()
-        for told in _work(plan, image or open_volume(plan.image), store, crew, tally.left):
+        image = image or open_volume(plan.image)
+        for told in _work(plan, image, store, crew, tally.left):
             yield tally.step(told)
+        refuse_changed(plan, image)
         sweep_partial(destination)
         store.refresh()
         store.build_coarse(plan.region)

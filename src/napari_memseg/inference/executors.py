@@ -9,10 +9,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_memseg.inference.folder import alone
+from napari_memseg.inference.folder import alone, refuse_changed
 from napari_memseg.inference.ledger import FAILED, SKIPPED
 from napari_memseg.inference.resources import begin_peaks
-from napari_memseg.inference.run import run_blocks
+from napari_memseg.inference.run import open_image, run_blocks
 from napari_memseg.inference.run_card import finish_run_card, read_run_card
 from napari_memseg.inference.store import Store
 
@@ -174,7 +174,8 @@ def in_process(
     Raises
     ------
     RunMismatchError
-        If the destination holds a run of another plan; nothing is changed.
+        If the destination holds a run of another plan: nothing is changed. Or if the image is gone or
+        another one: what was read of it is not stored.
     InputError
         If another process is writing this run, or no block can be computed.
     DeviceLostError
@@ -187,7 +188,9 @@ def in_process(
         begin_peaks(plan.device)
         yield tally.step()
         if tally.left:
+            image = image or open_image(plan)
             for told in run_blocks(plan, tally.left, control, image=image, store=store):
                 yield tally.step(told)
+            refuse_changed(plan, image)
         store.build_coarse(plan.region)
         tally.finish()

@@ -25,7 +25,14 @@ from filelock import FileLock, Timeout
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.inference.plan import Plan
-from napari_memseg.inference.run_card import CONFIDENCE, FOLDER, begin_run_card, read_run_card
+from napari_memseg.inference.run_card import (
+    CONFIDENCE,
+    FOLDER,
+    begin_run_card,
+    note_on_run_card,
+    read_run_card,
+)
+from napari_memseg.inference.same_image import same_image
 from napari_memseg.io.arrays import refuse_link, sweep_partial
 from napari_memseg.io.files import part_folder
 from napari_memseg.io.pyramid import create_array, create_confidence, create_labels
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_memseg.inference.stages import ArrayPlan
+    from napari_memseg.io.volume import Volume
 
 LOCK = "writer.lock"
 _RUBBISH = ".discarded.part"
@@ -59,6 +67,22 @@ def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
         _compare(plan, read_run_card(destination))
         sweep_partial(destination)
         yield
+
+
+def refuse_changed(plan: Plan, image: Volume) -> None:
+    """Look whether a run that is through has read one image, and mark the run where it has not.
+
+    Raises
+    ------
+    RunMismatchError
+        If some of the image was changed meanwhile, and nobody can go on with this run; or if it is gone.
+    """
+    if same_image(image, plan.fingerprint).is_another():
+        note_on_run_card(Path(plan.destination), mixed=True)
+        raise RunMismatchError(
+            f"{image.source} was changed while the run read it, so some of its labels may be of other "
+            "voxels. Begin another run, or the same with --restart."
+        )
 
 
 def prepare(plan: Plan, *, restart: bool = False) -> None:
@@ -129,6 +153,8 @@ def _compare(plan: Plan, card: dict[str, Any]) -> None:
         differences = plan.differences(Plan.from_json(card["plan"]))
     except (KeyError, TypeError, ValueError):
         differences = [f"it was begun by version {card.get('versions', {}).get('napari-memseg', 'unknown')}"]
+    if card.get("mixed"):
+        differences.append("its image was changed while it was read, so its labels are of two images")
     if differences:
         raise RunMismatchError(
             f"{plan.destination} holds a run of another kind: {'; '.join(differences)}. Ask for the same "

@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 
 from napari_memseg.errors import GeometryError, InputError
+from napari_memseg.inference.same_image import same_image
 from napari_memseg.io.coarser import read_halved
 from napari_memseg.models.base import Where
 
@@ -64,6 +65,7 @@ class Reader:
 
     def __init__(self, plan: Plan, image: Volume, on_device: DeviceImage | None = None) -> None:
         self.plan, self.image, self._on_device = plan, image, on_device
+        self._same = same_image(image, plan.fingerprint)
         self._kept: dict[str, NDArray[Any] | Uploaded] = {}
         self._keeping = Lock()
 
@@ -80,12 +82,15 @@ class Reader:
             If the image holds NaN or infinity there.
         SourceError
             If it cannot be decoded there.
+        RunMismatchError
+            If it is no longer the plan's.
         """
         where = self.where(stage, core)
         arrays = {
             read.name: self._once(read, where) if read.whole and not stage.whole else self._read(read, where)
             for read in stage.reads
         }
+        self._same.check()
         return Sample(stage, core, where, arrays)
 
     def where(self, stage: StagePlan, core: Box) -> Where:
