@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,11 @@ def test_a_folder_of_pictures_is_none_of_dicom_for_the_sake_of_one_file(tmp_path
     np.testing.assert_array_equal(everything(tmp_path), VOXELS.astype(np.uint8))
 
 
+def test_pydicom_knows_a_file_by_its_name(tmp_path):
+    file = Path(dicom_series(tmp_path, VOXELS)) / "IM0.dcm"
+    assert dicom._read(pydicom, file).filename == str(file)
+
+
 @pytest.fixture
 def two(tmp_path):
     """A folder with two series."""
@@ -81,6 +87,99 @@ def test_a_uid_for_each_slice_tells_nothing(tmp_path):
         one.SeriesInstanceUID = f"1.2.{number}"
         one.save_as(file)
     np.testing.assert_array_equal(everything(tmp_path), VOXELS, strict=True)
+
+
+def changed(folder, **said):
+    """Write a series in whose first slice some things are said otherwise."""
+    file = Path(dicom_series(folder, VOXELS)) / "IM0.dcm"
+    one = pydicom.dcmread(file)
+    for key, value in said.items():
+        setattr(one, key, value)
+    one.save_as(file)
+    return folder
+
+
+def test_slices_that_are_turned_otherwise_are_no_volume(tmp_path):
+    changed(tmp_path, ImageOrientationPatient=[1, 0, 0, 0, 0, 1], ImagePositionPatient=[0, 0, 0])
+    with pytest.raises(
+        SourceError, match=r"IM3.dcm .* is turned to .* but IM0.dcm to .*Keep one series in a folder"
+    ):
+        open_volume(tmp_path)
+
+
+def test_slices_whose_directions_are_rounded_are_a_volume(tmp_path):
+    changed(tmp_path, ImageOrientationPatient=[1, 0.0000004, 0, 0, 0.9999999, 0])
+    np.testing.assert_array_equal(everything(tmp_path), VOXELS, strict=True)
+
+
+@pytest.mark.parametrize(
+    "other", [{"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, {"PixelSpacing": [0.5, 0.5]}]
+)
+def test_slices_with_a_uid_each_are_several_series_if_they_are_not_of_one_grid(tmp_path, other):
+    changed(tmp_path, **other)
+    for number, file in enumerate(tmp_path.iterdir()):
+        one = pydicom.dcmread(file)
+        one.SeriesInstanceUID = f"1.2.{number}"
+        one.save_as(file)
+    with pytest.raises(SourceError, match=r"not one series.* holds 5"):
+        open_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"), [("FloatPixelData", "float32"), ("DoubleFloatPixelData", "float64")]
+)
+def test_voxels_that_are_floats_stay_floats(tmp_path, key, dtype):
+    voxels = VOXELS.astype(dtype) - 0.5
+    for file in Path(dicom_series(tmp_path, VOXELS)).iterdir():
+        one = pydicom.dcmread(file)
+        del one.PixelData, one.PixelRepresentation, one.BitsStored, one.HighBit
+        one.BitsAllocated = 8 * voxels.itemsize
+        setattr(one, key, voxels[round(one.ImagePositionPatient[2] / 2.5)].tobytes())
+        one.save_as(file)
+    np.testing.assert_array_equal(everything(tmp_path), voxels, strict=True)
+
+
+def test_a_slice_that_changes_after_it_was_opened_is_refused(tmp_path):
+    volume = open_volume(dicom_series(tmp_path, VOXELS))
+    one = pydicom.dcmread(tmp_path / "IM0.dcm")
+    one.PixelRepresentation = 1
+    one.save_as(tmp_path / "IM0.dcm")
+    with pytest.raises(SourceError, match=r"IM0.dcm holds .* of int16, but its header promised .* uint16"):
+        volume.read(Box.whole(volume.shape))
+
+
+def test_a_palette_of_colours_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"IM0.dcm has a palette of colours.* Export the series in grey"):
+        open_volume(changed(tmp_path, PhotometricInterpretation="PALETTE COLOR"))
+
+
+def packed(folder, syntax):
+    """Write a slice that is packed, as it says."""
+    one = pydicom.dcmread(Path(dicom_series(folder, VOXELS[:1])) / "IM0.dcm")
+    one.PixelData = pydicom.encaps.encapsulate([bytes(100)])
+    one.file_meta.TransferSyntaxUID = syntax
+    one.save_as(folder / "IM0.dcm")
+    return folder
+
+
+def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    needs = ["gdcm - requires gdcm>=3.0.10", "pylibjpeg - requires pylibjpeg>=2.0 and pylibjpeg-libjpeg>=2.1"]
+    decoder = SimpleNamespace(is_available=False, missing_dependencies=needs)
+    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda _: decoder)
+    said = r"IM0.dcm is compressed as JPEG-LS Lossless .*pip install pylibjpeg pylibjpeg-libjpeg\. Or export"
+    with pytest.raises(SourceError, match=said):
+        open_volume(packed(tmp_path, pydicom.uid.JPEGLSLossless))
+
+
+def test_what_nobody_decodes_is_to_be_exported_uncompressed(tmp_path):
+    with pytest.raises(SourceError, match=r"MPEG2.* installed\. Export the series uncompressed"):
+        open_volume(packed(tmp_path, pydicom.uid.MPEG2MPML))
+
+
+def test_one_slice_knows_how_large_its_pixels_are(tmp_path):
+    volume = open_volume(dicom_series(tmp_path, VOXELS[:1]))
+    assert (volume.voxel_size, volume.unit) == (None, None)
+    assert volume.pixel_size == (0.5, 0.25, "millimeter")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ chosen by its UID: ``folder::1.2.840.113619.2``.
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -25,6 +26,7 @@ from napari_memseg.io.inflation import deflated_size
 from napari_memseg.io.raw import check_alone
 from napari_memseg.io.slices import ENDINGS as PICTURES
 from napari_memseg.io.slices import MAX_SLICES, THREADS
+from napari_memseg.io.units import PixelSize
 from napari_memseg.io.volume import DECODING_ERRORS, Volume
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ MOST_LISTED = 20
 """Series in a message."""
 UNEVEN = 1.5
 """Times the usual step: a longer one means that a slice is missing; shorter ones are rounded positions."""
+TURNED = 1e-3
+"""A direction that differs less is rounded, not turned."""
+FLOATS = {0x7FE00008: "f4", 0x7FE00009: "f8"}
+"""Voxels that are floats, by the tag they have."""
+VOXELS = {0x7FE00010, *FLOATS}
+"""Tags of voxels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ class Slice:
     """Whether that is in millimetres; else it is the number of the slice."""
     spacing: tuple[float, float] | None
     """Between rows and columns, in millimetres."""
+    turned: tuple[float, ...] | None
+    """Which way its rows and its columns run, x y z each."""
     slope: float
     intercept: float
     series: str
@@ -118,6 +128,12 @@ class DicomArray:
             voxels = _read(pydicom, one.file).pixel_array
         except (MemoryError, *_errors(pydicom)) as error:  # an element that claims to be huge, or is none
             raise SourceError(f"{one.file} is a damaged DICOM file ({error}). Export it again.") from error
+        if voxels.shape != one.plane or not np.can_cast(voxels.dtype, one.stored):
+            raise SourceError(
+                f"{one.file} holds {voxels.shape} voxels of {voxels.dtype}, but its header promised "
+                f"{one.plane} of {one.stored} when it was opened. It is damaged or has changed: export it "
+                "again."
+            )
         if (one.slope, one.intercept) == (1, 0):
             return np.asarray(voxels, self.dtype)
         return np.asarray(voxels.astype(np.float64) * one.slope + one.intercept, self.dtype)
@@ -139,8 +155,9 @@ def open_dicom(source: Source) -> Volume:
     Raises
     ------
     SourceError
-        If a slice is missing, differs from the others, is damaged or in colour, or there are several series
-        and none was chosen (they are listed); of a single file always, since it is one slice.
+        If a slice is missing, differs from the others, is damaged or in colour, nothing is installed that
+        decodes it, or there are several series and none was chosen (they are listed); of a single file
+        always, since it is one slice.
     """
     pydicom = need("pydicom", source)
     if source.selection or source.path.is_file():
@@ -154,8 +171,11 @@ def open_dicom(source: Source) -> Volume:
     _check_alike(slices)
     array = DicomArray(tuple(slices))
     check_array(array.shape, array.stored, array.chunks, source)
-    size = _voxel_size(slices)
-    return Volume((array,), size, "millimeter" if size else None, source.name, str(source), "dicom")
+    size, spacing = _voxel_size(slices), slices[0].spacing
+    return Volume(
+        *((array,), size, "millimeter" if size else None, source.name, str(source), "dicom"),
+        pixel_size=PixelSize(*spacing, "millimeter") if spacing and not size else None,
+    )
 
 
 class _Guarded(BufferedReader):
@@ -179,9 +199,21 @@ def _errors(pydicom: Any) -> tuple[type[Exception], type[Exception]]:
     return pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException
 
 
-def _read(pydicom: Any, file: Path, **options: bool) -> Any:
-    with _Guarded(FileIO(file)) as opened:
-        return pydicom.dcmread(opened, **options)
+def _read(pydicom: Any, file: Path) -> Any:
+    with _Guarded(FileIO(str(file))) as opened:  # pydicom keeps that as its name
+        return pydicom.dcmread(opened)
+
+
+def _before_voxels(pydicom: Any, file: Path) -> tuple[Any, int]:
+    """Return what a file says before its voxels, and the tag of these."""
+    tags = [0]
+
+    def at_voxels(tag: int, _representation: str | None, _length: int) -> bool:
+        tags.append(int(tag))
+        return int(tag) in VOXELS
+
+    with _Guarded(FileIO(str(file))) as opened:
+        return pydicom.filereader.read_partial(opened, at_voxels), tags[-1]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -215,26 +247,22 @@ def _refuse_single(pydicom: Any, source: Source) -> None:
 
 def _header(pydicom: Any, file: Path) -> Slice:
     try:
-        said = _read(pydicom, file, stop_before_pixels=True)
+        said, tag = _before_voxels(pydicom, file)
+        _check_grey(said, file)
         plane = int(said.Rows), int(said.Columns)
         bits, signed = int(said.BitsAllocated), int(said.get("PixelRepresentation", 0))
-        samples, frames = int(said.get("SamplesPerPixel", 1)), int(said.get("NumberOfFrames", 1) or 1)
         slope, intercept = float(said.get("RescaleSlope", 1)), float(said.get("RescaleIntercept", 0))
-        stored = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+        stored = np.dtype(FLOATS.get(tag) or f"{'i' if signed else 'u'}{bits // 8}")
         along, measured = _along(said)
-        spacing = _spacing(said)
+        spacing, turned = _spacing(said), _turned(said)
         syntax = said.file_meta.TransferSyntaxUID
         raw = not (syntax.is_compressed or syntax.is_deflated)
+        _check_decoder(pydicom, syntax, file)
         series = str(said.get("SeriesInstanceUID") or ""), str(said.get("SeriesDescription") or "")
     except SourceError:
         raise
     except (*DECODING_ERRORS, MemoryError, *_errors(pydicom)) as error:
         raise SourceError(f"{file} is a damaged DICOM file ({error}). Export it again.") from error
-    if samples != 1 or frames != 1:
-        raise SourceError(
-            f"{file} holds {frames} frames of {samples} samples per pixel. Read are series with a file for "
-            "each slice of grey values: export it so."
-        )
     needed, there = plane[0] * plane[1] * stored.itemsize, file.stat().st_size
     if raw and there < needed:
         raise SourceError(f"{file} is too short: its voxels need {needed:,} bytes, and it has {there:,}.")
@@ -242,7 +270,40 @@ def _header(pydicom: Any, file: Path) -> Slice:
         raise SourceError(
             f"{file} is scaled by {slope} and {intercept} at {along}: it is damaged. Export it again."
         )
-    return Slice(file, plane, stored, along, measured, spacing, slope, intercept, *series)
+    return Slice(file, plane, stored, along, measured, spacing, turned, slope, intercept, *series)
+
+
+def _check_grey(said: Any, file: Path) -> None:
+    samples, frames = int(said.get("SamplesPerPixel", 1)), int(said.get("NumberOfFrames", 1) or 1)
+    if samples != 1 or frames != 1:
+        raise SourceError(
+            f"{file} holds {frames} frames of {samples} samples per pixel. Read are series with a file for "
+            "each slice of grey values: export it so."
+        )
+    if str(said.get("PhotometricInterpretation")).strip() == "PALETTE COLOR":
+        raise SourceError(
+            f"{file} has a palette of colours, so its pixels are numbers of colours, not grey values. Export "
+            "the series in grey."
+        )
+
+
+def _check_decoder(pydicom: Any, syntax: Any, file: Path) -> None:
+    """Refuse what is compressed in a way that nothing installed decodes."""
+    if not syntax.is_encapsulated:
+        return
+    try:
+        decoder = pydicom.pixels.get_decoder(syntax)
+        missing = None if decoder.is_available else decoder.missing_dependencies
+    except NotImplementedError:
+        missing = []
+    if missing is None:
+        return
+    packages = " ".join(re.findall(r"\bpylibjpeg\b[-\w]*(?=>=)", " ".join(missing)))
+    way = f"Install a decoder with: python -m pip install {packages}. Or export" if packages else "Export"
+    raise SourceError(
+        f"{file} is compressed as {syntax.name}, which nothing decodes that is installed. {way} the series "
+        "uncompressed."
+    )
 
 
 def _along(said: Any) -> tuple[float, bool]:
@@ -262,6 +323,11 @@ def _spacing(said: Any) -> tuple[float, float] | None:
     return (found[0], found[1]) if good else None
 
 
+def _turned(said: Any) -> tuple[float, ...] | None:
+    lies = said.get("ImageOrientationPatient")
+    return tuple(float(n) for n in lies) if lies else None
+
+
 def _one_series(slices: Sequence[Slice], source: Source) -> Sequence[Slice]:
     """Return the slices of the series that is named, or of the only one."""
     found: dict[str, list[Slice]] = {}
@@ -269,7 +335,8 @@ def _one_series(slices: Sequence[Slice], source: Source) -> Sequence[Slice]:
         found.setdefault(one.series, []).append(one)
     if source.inner in found:
         return found[str(source.inner)]
-    alone = len(found) == 1 or 2 < len(slices) == len(found)  # a UID for each slice tells nothing
+    for_each = 2 < len(slices) == len(found)  # a UID for each slice tells nothing, where they are alike
+    alone = len(found) == 1 or (for_each and all(_fits(one, slices[0]) for one in slices))
     if alone and not source.inner:
         return slices
     if not found:
@@ -287,6 +354,14 @@ def _told(series: Sequence[Slice]) -> str:
     return f"{series[0].series or 'no UID'}{about}, {len(series)} slices"
 
 
+def _fits(one: Slice, other: Slice) -> bool:
+    """Whether two slices are pixels of one grid: as large, and turned the same way."""
+    if one.spacing != other.spacing or (one.turned is None) != (other.turned is None):
+        return False
+    a, b = one.turned or (), other.turned or ()
+    return len(a) == len(b) and all(abs(n - m) < TURNED for n, m in zip(a, b, strict=True))
+
+
 def _check_alike(slices: Sequence[Slice]) -> None:
     first = slices[0]
     for one in slices:
@@ -295,6 +370,12 @@ def _check_alike(slices: Sequence[Slice]) -> None:
                 f"{one.file.name} in {one.file.parent} is {one.plane} {one.stored} at {one.spacing} mm, but "
                 f"{first.file.name} is {first.plane} {first.stored} at {first.spacing}. Keep one series in a "
                 "folder."
+            )
+        if not _fits(one, first):
+            raise SourceError(
+                f"{one.file.name} in {one.file.parent} is turned to {one.turned} (x y z of rows, columns), "
+                f"but {first.file.name} to {first.turned}, so they are no slices of one volume. Keep one "
+                "series in a folder."
             )
     steps = [b.along - a.along for a, b in pairwise(slices)]
     usual = median(steps) if steps else 0.0
