@@ -70,6 +70,14 @@ def test_a_chunk_that_becomes_as_much_as_it_should_is_decoded(tmp_path, monkeypa
     np.testing.assert_array_equal(everything(path), VOXELS, strict=True)
 
 
+def test_an_ordinary_chunk_is_not_inflated_to_be_counted(tmp_path, monkeypatch):
+    voxels = noise((1, 1024, 1024), "uint8")
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_dataset("raw", data=voxels, chunks=voxels.shape, compression="gzip")
+    monkeypatch.setattr(hdf5, "inflated_size", None)
+    np.testing.assert_array_equal(everything(tmp_path / "scan.h5"), voxels, strict=True)
+
+
 def test_a_chunk_that_was_never_written_is_zeros(tmp_path):
     assert not everything(filtered(tmp_path / "scan.h5", (1, 4))).any()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_memseg.errors import SourceError
-from napari_memseg.io.axes import SPACE, VolumeView, check_array, pick
+from napari_memseg.io.axes import MAX_CHUNK_BYTES, SPACE, VolumeView, check_array, pick
 from napari_memseg.io.extras import need
 from napari_memseg.io.header import lengths_zyx
 from napari_memseg.io.inflation import DEFLATE_RATIO, inflated_size
@@ -43,8 +43,8 @@ FILTERS = {
     **{32013: "zfp", 32015: "zstd", 32017: "sz", 32026: "blosc2"},
 }
 """Names of filters that not every h5py has."""
-HARMLESS = 2**29
-"""Bytes that any chunk may become; what cannot become more is not counted before it is decoded."""
+HARMLESS = MAX_CHUNK_BYTES
+"""Bytes that any chunk may become: what is packed into 2 MB is no more, and not inflated to be counted."""
 MORE_AXES = ("t", "c", *SPACE)
 """Names of the last axes where a dataset has more than three."""
 
