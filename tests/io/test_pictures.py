@@ -1,12 +1,14 @@
-"""Slices whose pixels are places in a palette."""
+"""Slices whose pixels are places in a palette, or more or less than grey values."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
@@ -45,6 +47,14 @@ def test_a_palette_of_greys_is_applied(tmp_path, ending, write):
     np.testing.assert_array_equal(volume.read(Box.whole(volume.shape))[0], 255 - PLANE, strict=True)
 
 
+@pytest.mark.parametrize("name", ["labels.tif", ""])
+def test_places_in_the_palette_of_a_tiff_are_read_as_they_are(tmp_path, name):
+    colours = noise((3, 256), "uint16")
+    tifffile.imwrite(tmp_path / "labels.tif", PLANE, photometric="palette", colormap=colours)
+    volume = open_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.read(Box.whole(volume.shape))[0], PLANE, strict=True)
+
+
 @pytest.mark.parametrize(("ending", "write"), [("png", png), ("bmp", bmp_with)])
 def test_a_palette_of_colours_is_refused(tmp_path, ending, write):
     colours = GREY.copy()
@@ -56,3 +66,19 @@ def test_a_palette_of_colours_is_refused(tmp_path, ending, write):
 def test_a_grey_picture_with_transparent_places_keeps_its_greys(tmp_path):
     volume = opened(tmp_path, "png", png(PLANE, GREY, (b"tRNS", b"\0\x80")))
     np.testing.assert_array_equal(volume.read(Box.whole(volume.shape))[0], 255 - PLANE, strict=True)
+
+
+def test_grey_beside_alpha_is_two_samples(tmp_path):
+    with pytest.raises(
+        SourceError, match=r"has 2 samples per pixel \(grey and alpha\).* without transparency"
+    ):
+        opened(tmp_path, "png", imagecodecs.png_encode(np.stack([PLANE, PLANE], axis=-1)))
+
+
+def test_a_bmp_that_is_packed_is_to_be_saved_otherwise(tmp_path):
+    content = bytearray(bmp(PLANE))
+    content[30] = 1
+    with pytest.raises(
+        SourceError, match=r"packed by run lengths.* Save the slices as BMP without compression"
+    ):
+        opened(tmp_path, "bmp", bytes(content))

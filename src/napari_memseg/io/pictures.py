@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".bmp")
 PNG, BMP = b"\x89PNG\r\n\x1a\n", b"BM"
 """How the files begin."""
-GREY, GREY_BY_TABLE = 0, 3
-"""Colour types of a PNG whose pixels are one number each."""
+GREY, GREY_BY_TABLE, GREY_AND_ALPHA = 0, 3, 4
+"""Colour types of a PNG in grey."""
+RUN_LENGTHS = (1, 2)
+"""How a BMP may be packed."""
 MOST_CHUNKS = 100
 """Of a PNG that are looked at for its palette; it comes before the pixels."""
 HEAD_BYTES = 2048
@@ -38,16 +40,27 @@ def page_of(path: Path) -> Page:
     Raises
     ------
     SourceError
-        If it is neither PNG nor BMP, claims more than it can hold, or has a palette of colours.
+        If it is neither PNG nor BMP, claims more than it can hold, has a palette of colours or transparent
+        places, or is a BMP that is packed.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         palette = _png_palette(file) if head.startswith(PNG) else _bmp_palette(head)
     if head.startswith(PNG) and len(head) >= 26:
         width, height, bits, color = struct.unpack(">IIBB", head[16:26])
+        if color == GREY_AND_ALPHA:
+            raise SourceError(
+                f"{path} has 2 samples per pixel (grey and alpha), so a pixel may be grey and invisible. "
+                "Save the slices in grey, without transparency."
+            )
         samples = 1 if color in (GREY, GREY_BY_TABLE) else 3
         bits, palette = (8, palette) if color == GREY_BY_TABLE else (bits, palette[:0])
-    elif head.startswith(BMP) and len(head) >= 30:
+    elif head.startswith(BMP) and len(head) >= 34:
+        if int.from_bytes(head[14:18], "little") >= 40 and head[30] in RUN_LENGTHS:
+            raise SourceError(
+                f"{path} is a BMP that is packed by run lengths, which is not read. Save the slices as BMP "
+                "without compression, or as PNG."
+            )
         width, height, _, depth = struct.unpack("<iiHH", head[18:30])
         height, bits, samples = abs(height), min(depth, 8), 1 if depth <= 8 else 3
     else:
