@@ -130,6 +130,22 @@ def test_amiras_run_lengths_are_undone(tmp_path):
     np.testing.assert_array_equal(everything(tmp_path / "scan.am"), labels)
 
 
+@pytest.mark.parametrize("codec", ["", "HxZip"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b" Data }", b" Labels }"), (b'"uniform"', b'"uniform" ContentType "HxUniformLabelField"')],
+)
+def test_a_label_field_of_amira_is_labels(tmp_path, codec, old, new):
+    path = Path(amira(tmp_path, VOXELS, codec=codec))
+    assert not open_volume(path).is_labels
+    assert open_volume(edited(path, old, new)).is_labels
+
+
+def test_a_lattice_of_floats_is_no_labels(tmp_path):
+    path = Path(amira(tmp_path, VOXELS.astype("float32")))
+    assert not open_volume(edited(path, b" Data }", b" Labels }")).is_labels
+
+
 def test_landmarks_are_no_image(tmp_path):
     path = tmp_path / "points.am"
     path.write_text('# HyperMesh 3D ASCII 1.0\ndefine Markers 10\nParameters { ContentType "LandmarkSet" }\n')
@@ -276,6 +292,19 @@ def test_micrometres_of_an_nrrd_stay_micrometres(tmp_path):
     assert (open_volume(path).voxel_size, open_volume(path).unit) == ((5.0, 5.0, 5.0), "micrometer")
 
 
+@pytest.mark.parametrize(("units", "known"), [('"mm" "mm" "um"', None), ('"" "" ""', (2.0, 1.0, 3.0))])
+def test_units_of_space_say_nothing_of_an_axis_unless_they_are_all_one(tmp_path, units, known):
+    turned = "space directions: (0,0,3) (1,0,0) (0,2,0)"
+    volume = open_volume(detached(tmp_path, "space dimension: 3", turned, f"space units: {units}"))
+    assert (volume.voxel_size, volume.unit) == (known, None)
+
+
+def test_units_of_the_axes_of_an_nrrd_may_differ(tmp_path):
+    volume = open_volume(detached(tmp_path, "spacings: 5 5 0.01", 'units: "um" "um" "mm"'))
+    assert volume.voxel_size == pytest.approx((10, 5, 5))
+    assert volume.unit == "micrometer"
+
+
 def test_voxels_as_text_are_refused(tmp_path):
     metaimage(tmp_path, VOXELS)
     with pytest.raises(SourceError, match="voxels as text"):
@@ -309,7 +338,8 @@ def test_slices_without_a_place_have_no_depth(dicom):
         del one.ImagePositionPatient
         one.InstanceNumber = number
         one.save_as(file)
-    assert open_volume(dicom).voxel_size is None
+    volume = open_volume(dicom)
+    assert (volume.voxel_size, volume.pixel_size) == (None, (0.5, 0.25, "millimeter"))
 
 
 def test_sections_that_were_left_out_make_slices_thicker(tmp_path):
@@ -325,6 +355,55 @@ def test_a_nifti_that_is_cut_off_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SourceError, match="cut off: it needs"):
         open_volume(path)
+
+
+def nifti_saying(folder, voxels, ending="nii", offset=0, said=b""):
+    """Return a NIfTI in whose header some bytes are replaced."""
+    path = Path(nifti("nii")(folder, voxels))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(said)] = said
+    path = folder / f"scan.{ending}"
+    path.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("length", [0, -0.5, float("nan")])
+def test_a_voxel_size_of_a_nifti_that_cannot_be_is_unknown_not_repaired(tmp_path, ending, length):
+    volume = open_volume(nifti_saying(tmp_path, VOXELS, ending, 84, struct.pack("<f", length)))
+    assert (volume.voxel_size, volume.unit) == (None, None)
+
+
+@pytest.mark.parametrize(("unit", "known"), [(0, None), (2, (1.0, 1.0, 1.0))])
+def test_ones_in_no_unit_are_no_voxel_size(tmp_path, unit, known):
+    path = nifti_saying(tmp_path, VOXELS, "nii", 80, struct.pack("<3f", 1, 1, 1))
+    content = path.read_bytes()
+    path.write_bytes(content[:123] + bytes([unit]) + content[124:])
+    assert open_volume(path).voxel_size == known
+
+
+def test_decimals_of_a_nifti_are_those_that_were_meant(tmp_path):
+    path = nifti_saying(tmp_path, VOXELS, "nii", 80, struct.pack("<3f", 0.65, 0.1, 2))
+    assert open_volume(path).voxel_size == (2.0, 0.1, 0.65)
+
+
+@pytest.mark.parametrize(("dtype", "labels"), [("uint16", True), ("float32", False)])
+def test_a_nifti_that_means_labels_is_one_if_its_numbers_are_whole(tmp_path, dtype, labels):
+    path = nifti_saying(tmp_path, VOXELS.astype(dtype), "nii", 68, struct.pack("<h", 1002))
+    assert open_volume(path).is_labels is labels
+
+
+@pytest.mark.parametrize("offset", [0, 348])
+def test_voxels_of_a_nifti_do_not_begin_in_its_header(tmp_path, offset):
+    path = nifti_saying(tmp_path, VOXELS, "nii", 108, struct.pack("<f", offset))
+    with pytest.raises(SourceError, match=r"begin at byte 0, inside its header|offset 348 too low"):
+        open_volume(path)
+
+
+def test_scaled_numbers_of_32_bits_stay_as_exact_as_they_are(tmp_path):
+    voxels = np.full((2, 3, 4), 2**24 + 1, np.int32)
+    path = nifti_saying(tmp_path, voxels, "nii", 112, struct.pack("<2f", 1, 1))
+    np.testing.assert_array_equal(everything(path), voxels + 1.0, strict=True)
 
 
 def test_the_axes_of_ilastik_are_those_it_tags(tmp_path):

@@ -9,6 +9,7 @@ import pickle
 import tracemalloc
 import zlib
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,17 @@ def test_run_lengths_may_be_cut_anywhere(runs):
 def test_a_whole_volume_travels_to_another_process(tmp_path):
     volume = pickle.loads(pickle.dumps(open_volume(nii(tmp_path, VOXELS))))
     np.testing.assert_array_equal(volume.read(Box.whole(volume.shape)), VOXELS)
+
+
+def test_memory_that_has_gone_by_the_first_voxel_is_told(tmp_path, monkeypatch):
+    volume = open_volume(nrrd("gzip")(tmp_path, VOXELS))
+    monkeypatch.setattr(raw, "np", SimpleNamespace(empty=no_memory, uint8=np.uint8))
+    with pytest.raises(SourceError, match=r"scan.nrrd is compressed as a whole and becomes .* Save it unc"):
+        volume.read(Box.whole(volume.shape))
+
+
+def no_memory(*_):
+    raise MemoryError
 
 
 def test_a_container_may_leave_too_little_memory(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ A header of text says how large the lattice is and where its corners lie, voxel 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ from napari_memseg.io.raw import (
 from napari_memseg.io.units import unit_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from napari_memseg.io.source import Source
     from napari_memseg.io.units import VoxelSize
@@ -48,14 +51,15 @@ TYPES = {
 """dtypes by their names."""
 _LATTICE = re.compile(r"define\s+Lattice\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})")
 _DATA = re.compile(
-    r"Lattice\s*\{\s*(\w+)(\[\d+\])?\s+\w+\s*\}\s*(?:=\s*)?@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d{1,15})\s*\))?"
+    r"Lattice\s*\{\s*(?P<type>\w+)(?P<values>\[\d+\])?\s+(?P<name>\w+)\s*\}\s*(?:=\s*)?(?P<mark>@\d+)"
+    r"\s*(?:\(\s*(?P<codec>\w+)\s*,\s*(?P<packed>\d{1,15})\s*\))?"
 )
 _BOX = re.compile(r"BoundingBox\s+" + r"\s+".join([r"(-?[\d.]+(?:[eE][-+]?\d+)?)"] * 6))
 _UNITS = re.compile(r'Coordinates\s+"([^"]{1,20})"')
 
 
 def open_amira(source: Source) -> Volume:
-    """Open the first lattice of numbers of an AmiraMesh file.
+    """Open the first lattice of numbers of an AmiraMesh file; a label field is known by its type or name.
 
     Raises
     ------
@@ -72,18 +76,25 @@ def open_amira(source: Source) -> Volume:
         )
     shape = zyx(int(n) for n in reversed(lattice.groups()))
     stored = _dtype(text, data, source)
-    offset = _behind(text, f"@{data[3]}", source)
+    offset = _behind(text, data["mark"], source)
     size, unit = _voxel_size(text, shape)
-    if data[4] is None:
-        return raw_volume(source, RawArray(source.path, offset, shape, stored), size, unit, "amira")
-    if data[4] not in _UNPACK or (data[4] == "HxByteRLE" and stored.itemsize > 1):
-        raise SourceError(
-            f"{source.path} is compressed by {data[4]}, which is not read. Save it uncompressed."
-        )
-    packed = min(int(data[5]), source.path.stat().st_size)
-    how = (source.path, offset, _UNPACK[data[4]], shape, stored, packed)
-    array = WholeArray(partial(unpacked, *how), shape, stored)
-    return whole_volume(source, array, size, unit, f"amira, {data[4]}")
+    if data["codec"] is None:
+        found = raw_volume(source, RawArray(source.path, offset, shape, stored), size, unit, "amira")
+    else:
+        array = WholeArray(_decode(data, source, offset, shape, stored), shape, stored)
+        found = whole_volume(source, array, size, unit, f"amira, {data['codec']}")
+    of_labels = "HxUniformLabelField" in text or data["name"] == "Labels"
+    return replace(found, is_labels=of_labels and stored.kind in "iu")
+
+
+def _decode(
+    data: re.Match[str], source: Source, offset: int, shape: Zyx, stored: np.dtype[Any]
+) -> Callable[[], NDArray[Any]]:
+    """Return what unpacks the voxels that lie behind an offset."""
+    codec, packed = data["codec"], min(int(data["packed"]), source.path.stat().st_size)
+    if codec not in _UNPACK or (codec == "HxByteRLE" and stored.itemsize > 1):
+        raise SourceError(f"{source.path} is compressed by {codec}, which is not read. Save it uncompressed.")
+    return partial(unpacked, source.path, offset, _UNPACK[codec], shape, stored, packed)
 
 
 def _kind(text: str) -> str:
@@ -93,12 +104,13 @@ def _kind(text: str) -> str:
 
 def _dtype(text: str, data: re.Match[str], source: Source) -> np.dtype[Any]:
     first = text.lstrip().split("\n", 1)[0].upper()
-    if "BINARY" not in first or data[1] not in TYPES or data[2]:
+    kind = data["type"]
+    if "BINARY" not in first or kind not in TYPES or data["values"]:
         raise SourceError(
-            f"{source.path} holds {data[1]}{data[2] or ''} values ({first.strip('# ')[:60].strip()}). Read "
-            f"are binary lattices of one value: {', '.join(TYPES)}. Export it as one of these."
+            f"{source.path} holds {kind}{data['values'] or ''} values ({first.strip('# ')[:60].strip()}). "
+            f"Read are binary lattices of one value: {', '.join(TYPES)}. Export it as one of these."
         )
-    return np.dtype(TYPES[data[1]]).newbyteorder("<" if "LITTLE" in first else ">")
+    return np.dtype(TYPES[kind]).newbyteorder("<" if "LITTLE" in first else ">")
 
 
 def _behind(text: str, mark: str, source: Source) -> int:

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.io.source import Source
+    from napari_memseg.io.units import VoxelSize
 
 AXES = ("x", "y", "z", "t", "c", "d6", "d7")
 """As they are stored."""
+LABELS = 1002
+"""The intent of voxels that are numbers of names, not grey values."""
 AT_ONCE = 2**17
 """Voxels of a .nii.gz that are unpacked and scaled at a time."""
 
@@ -54,7 +57,8 @@ class NiftiArray(ByPieces):
     def stored(self) -> np.dtype[Any]:  # type: ignore[override]
         """What the file holds, or the floats that it is scaled to."""
         kept = (self.slope, self.inter) == (1.0, 0.0) or self.raw.stored.kind not in "iub"
-        return self.raw.stored if kept else np.dtype(np.float32)
+        exact = np.float32 if self.raw.stored.itemsize <= 2 else np.float64
+        return self.raw.stored if kept else np.dtype(exact)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Read three slices."""
@@ -95,17 +99,24 @@ def open_nifti(source: Source) -> Volume:
     Raises
     ------
     SourceError
-        If it is damaged, complex, or compressed and too large for memory.
+        If it is damaged, complex, or compressed and too large for memory, or its voxels would begin in its
+        header.
     """
     nibabel = need("nibabel", source)
     try:
         image = nibabel.load(source.path)
         lengths, stored = tuple(int(n) for n in image.shape), np.dtype(image.get_data_dtype())
-        zooms, (unit, _) = image.header.get_zooms(), image.header.get_xyzt_units()
+        size, unit = _voxel_size(image)
+        intent, lowest = int(image.header["intent_code"]), int(image.header.single_vox_offset)
         proxy = image.dataobj
         offset, slope, inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
     except _errors(nibabel) as error:
         raise SourceError(f"{source.path} is a damaged NIfTI ({error}). Copy it again.") from error
+    if offset < lowest:
+        raise SourceError(
+            f"{source.path} says that its voxels begin at byte {offset}, inside its header, which ends at "
+            f"{lowest}. It is damaged, or only the header of another file: write it again."
+        )
     lengths = (*lengths, 1, 1)[: max(3, len(lengths))]  # a slice is a volume of one
     picked = tuple(pick(AXES[: len(lengths)], lengths, source).values())
     before = _place(picked, lengths[3:]) * prod(lengths[:3]) * stored.itemsize
@@ -115,9 +126,20 @@ def open_nifti(source: Source) -> Volume:
         _check_length(source, offset + prod(lengths) * stored.itemsize)
     else:
         check_whole(source, array.shape, array.stored)
-        array = WholeArray(array.whole, array.shape, array.stored)
-    size = lengths_zyx(zooms[:3])
-    return Volume((array,), size, unit_name(unit) if size else None, source.name, str(source), "nifti")
+        array = WholeArray(array.whole, array.shape, array.stored, str(source))
+    is_labels = intent == LABELS and array.stored.kind in "iu"
+    return Volume((array,), size, unit, source.name, str(source), "nifti", is_labels=is_labels)
+
+
+def _voxel_size(image: Any) -> tuple[VoxelSize | None, str | None]:
+    """Return what the header says before nibabel repairs it, which makes 1 of a length of 0.
+
+    Lengths of 1 in no unit say nothing. Numbers are the shortest that 32 bits mean: 0.65, not 0.64999998.
+    """
+    with image.file_map["image"].get_prepare_fileobj(mode="rb") as opened:
+        header = image.header_class.from_fileobj(opened, check=False)
+    size, unit = lengths_zyx(map(str, header.get_zooms()[:3])), unit_name(header.get_xyzt_units()[0])
+    return (None, None) if size is None or (unit is None and set(size) == {1.0}) else (size, unit)
 
 
 def _place(picked: Sequence[int], lengths: Sequence[int]) -> int:

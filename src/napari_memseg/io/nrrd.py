@@ -160,12 +160,17 @@ def _voxel_size(header: dict[str, Any]) -> tuple[VoxelSize | None, str | None]:
         lengths = lengths_zyx(np.atleast_1d(header.get("spacings", [])))
     if lengths is None:
         return None, None
-    units = [
-        str(unit).strip('"') for unit in np.atleast_1d(header.get("space units", header.get("units", [])))
-    ]
+    if of_space := _units(header, "space units"):  # of the axes of space, which a direction may mix
+        alike = len({unit_name(unit) for unit in of_space}) == 1
+        return (lengths, unit_name(of_space[0])) if alike else (None, None)
+    units = _units(header, "units")
     if len(units) == 3 and all(unit_name(unit) for unit in units):
         return voxel_size(lengths, units[::-1])
     return lengths, None
+
+
+def _units(header: dict[str, Any], key: str) -> list[str]:
+    return [str(unit).strip('"') for unit in np.atleast_1d(header.get(key, []))]
 
 
 def _check_encoding(file: Path, offset: int, encoding: str) -> None:

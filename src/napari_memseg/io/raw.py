@@ -12,7 +12,7 @@ import bz2
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -121,19 +121,24 @@ class WholeArray(ByPieces):
     """Returns an array of that shape and dtype."""
     shape: Zyx
     stored: np.dtype[Any]
+    name: str = "The volume"
+    """What opens it, for messages."""
     _voxels: NDArray[Any] | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
-        """Copy three slices of what was decoded."""
+        """Copy three slices of what was decoded; SourceError where the memory for it has gone meanwhile."""
         with self._lock:
             if self._voxels is None:
-                self._voxels = self.decode()
+                try:
+                    self._voxels = self.decode()
+                except MemoryError as error:
+                    raise _no_room(self.name, self.shape, self.stored) from error
         return np.array(self._voxels[index], self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave voxels and lock behind: another process decodes for itself."""
-        return {"decode": self.decode, "shape": self.shape, "stored": self.stored}
+        return {"decode": self.decode, "shape": self.shape, "stored": self.stored, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc] # which makes the lock anew
@@ -181,7 +186,7 @@ def whole_volume(
     """
     check_alone(source)
     check_whole(source, array.shape, array.stored)
-    return Volume((array,), size, unit, source.name, str(source), kind)
+    return Volume((replace(array, name=str(source)),), size, unit, source.name, str(source), kind)
 
 
 def unpacked(
@@ -277,10 +282,14 @@ def check_whole(source: Source, shape: Zyx, stored: np.dtype[Any]) -> None:
         Saying how large it is, how much is free, and what to do.
     """
     check_array(shape, stored, (1, 1, 1), source)
-    size, free = prod(shape) * stored.itemsize, free_bytes()
-    if size > free * SHARE:
-        raise SourceError(
-            f"{source} is compressed as a whole and becomes {size / 2**30:.3g} GiB, more than half of the "
-            f"{free / 2**30:.3g} GiB of memory that are free. Save it uncompressed, which is read piece by "
-            "piece, or convert it to OME-Zarr on a machine with more memory."
-        )
+    if prod(shape) * stored.itemsize > free_bytes() * SHARE:
+        raise _no_room(str(source), shape, stored)
+
+
+def _no_room(name: str, shape: Zyx, stored: np.dtype[Any]) -> SourceError:
+    size = prod(shape) * stored.itemsize
+    return SourceError(
+        f"{name} is compressed as a whole and becomes {size / 2**30:.3g} GiB, but of the "
+        f"{free_bytes() / 2**30:.3g} GiB of memory that are free it may take {SHARE:.0%}. Save it "
+        "uncompressed, which is read piece by piece, or convert it to OME-Zarr on a machine with more memory."
+    )
