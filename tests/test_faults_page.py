@@ -8,7 +8,8 @@ PAGE = TESTS.parent / "docs" / "faults.md"
 
 
 def test_every_fault_names_a_test_that_is_there():
-    _, *rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if not line.startswith("| fault |")]
     assert rows
     for row in rows:
         assert "::" in row, row
