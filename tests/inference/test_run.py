@@ -24,7 +24,7 @@ from napari_memseg.inference.executors import in_process
 from napari_memseg.inference.folder import LOCK, prepare
 from napari_memseg.inference.ledger import FAILED, Ledger, read_ledgers
 from napari_memseg.inference.plan import Plan
-from napari_memseg.inference.run import run_blocks
+from napari_memseg.inference.run import open_image, run_blocks
 from napari_memseg.inference.run_card import read_run_card
 from napari_memseg.inference.stages import ReadPlan
 from napari_memseg.io import coarser
@@ -344,6 +344,14 @@ def test_an_image_that_was_replaced_is_no_longer_the_runs(tmp_path):
     tifffile.imwrite(tmp_path / "noise.tif", noise(SHAPE, 1), photometric="minisblack")
     with pytest.raises(RunMismatchError, match="has changed"):
         list(in_process(plan))
+
+
+def test_an_image_whose_voxel_size_a_person_told_is_the_runs(tmp_path):
+    tifffile.imwrite(tmp_path / "scan.tif", noise((32, 32, 32)), photometric="minisblack")
+    told = open_volume(tmp_path / "scan.tif").with_voxel_size((3.0, 2.0, 0.7), "micrometer")
+    config = SegmentConfig(chunk=16, device="cpu")
+    plan = make_plan(checkpoint_of(toys.null(), tmp_path), told, tmp_path / "labels.ome.zarr", config)
+    assert open_image(plan).fingerprint == told.fingerprint
 
 
 def test_a_model_that_was_trained_on_is_no_longer_the_runs(tmp_path):

@@ -116,7 +116,7 @@ def run_blocks(
 
 
 def open_image(plan: Plan) -> Volume:
-    """Open the plan's image, and make sure that it is the one.
+    """Open the plan's image, with the voxel size that a person told for it, and make sure that it is the one.
 
     Raises
     ------
@@ -124,6 +124,9 @@ def open_image(plan: Plan) -> Volume:
         If it is not.
     """
     image = open_volume(plan.image)
+    if image.voxel_size is None and plan.voxel_size is not None:
+        z, y, x = (n / m for n, m in zip(plan.voxel_size, image.scale(plan.level), strict=True))
+        image = image.with_voxel_size((z, y, x), plan.unit)
     if image.fingerprint != plan.fingerprint:
         raise RunMismatchError(
             f"{plan.image} has changed since the run began: its shape, voxel size or voxels are others. "
