@@ -141,7 +141,9 @@ class _Walk:
 
     def run(self, first: bool) -> Pages:
         offset, seen = self._start, set[int]()
-        while offset and offset not in seen and not (first and seen):
+        while offset and not (first and seen):
+            if offset in seen:
+                raise self._damage(f"has pages in a loop: behind the last of {len(seen)} follows an earlier one")
             if len(self._found) >= MAX_PAGES:
                 raise self._damage(f"has more than {MAX_PAGES} pages")
             seen.add(offset)
