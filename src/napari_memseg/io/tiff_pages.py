@@ -143,7 +143,8 @@ class _Walk:
         offset, seen = self._start, set[int]()
         while offset and not (first and seen):
             if offset in seen:
-                raise self._damage(f"has pages in a loop: behind the last of {len(seen)} follows an earlier one")
+                found = len(seen)
+                raise self._damage(f"has pages in a loop: behind the last of {found} follows an earlier one")
             if len(self._found) >= MAX_PAGES:
                 raise self._damage(f"has more than {MAX_PAGES} pages")
             seen.add(offset)
