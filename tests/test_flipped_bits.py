@@ -1,4 +1,4 @@
-"""One bit of a session flips on the disk, in whatever file: an error of ours, or what was there before."""
+"""One bit of a session flips on the disk, in whatever file: it is told, or all is as it was before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import toys
 from napari_memseg.annotation.session import Session
-from napari_memseg.errors import MemsegError
+from napari_memseg.errors import MemsegError, SessionError
 from napari_memseg.files import from_checked_json, to_checked_json
 from napari_memseg.geometry import Box
 from napari_memseg.inference.config import SegmentConfig
@@ -69,6 +69,8 @@ def seen_in(folder: Path) -> dict[str, object]:
     """Return all that somebody sees who opens the session, its runs and its models."""
     seen: dict[str, object] = {}
     with Session.open(folder / "session") as session, session.snapshot() as snapshot:
+        if any("is not the file that was closed" in note for note in session.notes):
+            raise SessionError("a person is told")
         seen |= {"image": session.image.read(WHOLE), "size": session.image.voxel_size_at(0)}
         seen |= {"classes": session.classes, "shown": snapshot.composite.read(WHOLE)}
         seen |= {"taught": snapshot.read(WHOLE), "steps": list(session.corrections.steps())}
@@ -96,7 +98,7 @@ def same(one: object, other: object) -> bool:
 
 
 def differences(before: dict[str, object], folder: Path) -> list[str]:
-    """Return what is seen to differ now; nothing where that is refused."""
+    """Return what is seen to differ now; nothing where that is refused, or told."""
     try:
         now = seen_in(folder)
     except MemsegError:

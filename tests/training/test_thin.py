@@ -30,3 +30,11 @@ def test_only_what_is_thin_is_computed_in_float32():
         assert convolution(torch.randn(1, 3, 2, 4, 4)).dtype == torch.float32
         assert convolution(torch.randn(1, 3, 4, 4, 4)).dtype == torch.bfloat16
         assert nn.Conv2d(3, 4, 3)(torch.randn(1, 3, 4, 4)).dtype == torch.bfloat16
+
+
+def test_a_weight_may_be_given_by_its_name():
+    image, weight = torch.randn(1, 3, 2, 4, 4), torch.randn(4, 3, 3, 3, 3)
+    with ThinInFloat32():
+        found = nn.functional.conv3d(image, weight=weight, padding=1)
+        double = nn.functional.conv3d(input=image.double(), weight=weight.double(), padding=1)
+    assert (found.dtype, double.dtype) == (torch.float32, torch.float64)

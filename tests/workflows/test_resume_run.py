@@ -125,3 +125,12 @@ def test_who_cancels_before_a_run_begins_leaves_none_behind(folder, tmp_path, mo
         list(segment_session(folder, model, CONFIG, control=control))
     with Session.open(folder, read_only=True) as session:
         assert session.runs() == ()
+
+
+def test_a_run_that_read_two_images_is_left_alone_and_another_begun(begun, tmp_path):
+    folder, _ = begun
+    note_on_run_card(folder / "runs" / "0001", mixed=True)
+    model = next(tmp_path.glob("*.safetensors"))
+    list(segment_session(folder, model, CONFIG))
+    with Session.open(folder, read_only=True) as session:
+        assert [(run.id, run.is_finished) for run in session.runs()] == [("0001", False), ("0002", True)]

@@ -83,7 +83,7 @@ class Corrections:
     Attributes
     ----------
     fault : str or None
-        In words, if the file is not the one that was closed; it can only be read then.
+        In words, if the file is not the one that was closed: whoever edits looks at all of it first.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Corrections:
         self.path = path
         self.fault = broken_seal(path)
         if not read_only:
-            self._unseal()
+            break_seal(path)
         self._db, self.uri = open_database(path, read_only=read_only)
         self.schema = int(self.meta("schema") or 0)
         self.read_only = read_only or self.schema > SCHEMA
@@ -107,11 +107,6 @@ class Corrections:
         self._closed = False
         if not self.read_only:
             self.probe()
-
-    def _unseal(self) -> None:
-        if self.fault:
-            raise SessionError(DAMAGED.format(what=self.fault))
-        break_seal(self.path)
 
     @classmethod
     def create(cls, path: Path) -> Corrections:
@@ -314,6 +309,7 @@ class Corrections:
         try:
             if not self.read_only:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES ('closed_at', ?)", (str(self.seq),))
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._db.close()
         if not self.read_only:

@@ -1,11 +1,13 @@
 """The seal of corrections that were closed: a hash of the file, beside it.
 
 SQLite finds a page that is none, but no bit that flips inside of a row, where it can
-move a stroke or a confirmed region. So the file must be what it was when it was closed::
+move a stroke or a confirmed region. So it is known whether the file is what it was when it was closed::
 
     open: compare ──> break the seal ──> strokes ──> close: seal
+             └──another──> all strokes are replayed, and a person is told
 
-Behind a crash there is no seal, and some cells are replayed as always.
+Behind a crash there is no seal, nor where another program held the file open; some cells are replayed as
+always.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 def put_seal(database: Path) -> None:
-    """Seal a database that was closed; on a full disk it stays without."""
+    """Seal a database that was closed; on a full disk, or while its log is not empty, it stays without."""
     try:
+        log = database.with_name(f"{database.name}-wal")
+        if log.exists() and log.stat().st_size:
+            return
         atomic_write(_seal(database), _hash(database).encode())
     except OSError as error:
         _log.warning("%s is not sealed: %s", database, error)
@@ -49,8 +54,7 @@ def broken_seal(database: Path) -> str | None:
     except FileNotFoundError:
         return None
     return (
-        f"{database} is not the file that was closed: a bit of it has flipped, or another program wrote to "
-        f"it. Where `verify` finds it right, delete {_seal(database).name}"
+        f"{database} is not the file that was closed: a bit of it has flipped, or another program wrote to it"
     )
 
 

@@ -165,14 +165,17 @@ class Session:
         """Check what was found on disk, and clean up behind a crash."""
         if image is not None or not self.read_only:
             self._image = self._record.open_image(self.path, image)
-        faults = [fault for fault in [self.corrections.fault] if fault]
-        faults += check_replay(self.corrections, SAMPLE)
+        changed = self.corrections.fault
+        faults = check_replay(self.corrections, None if changed and not self.read_only else SAMPLE)
         if faults and not self.read_only:
             raise SessionError(
                 f"The corrections of {self.path} contradict their log: {faults[0]}. Open the session with "
                 "read_only=True to look and to back up, or restore a backup with recovery.restore()."
             )
         self.notes += faults
+        if changed:
+            checked = "; its cells were compared with its strokes and are right"
+            self.notes.append(f"{changed}{'' if self.read_only else checked}")
         if self.corrections.schema > SCHEMA:
             self.notes.append(
                 f"read-only: the corrections have schema {self.corrections.schema}, known is {SCHEMA}"
@@ -266,7 +269,6 @@ class Session:
             ``ok``, ``strokes``, ``cells``, ``faults`` (texts) and ``integrity`` (what SQLite says).
         """
         faults, integrity = check_replay(self.corrections), self.corrections.integrity()
-        faults += [fault for fault in [self.corrections.fault] if fault]
         return {
             "ok": not faults and integrity == "ok",
             "strokes": self.corrections.seq,

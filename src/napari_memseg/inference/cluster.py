@@ -23,15 +23,15 @@ from napari_memseg.inference.control import Control
 from napari_memseg.inference.crew import Crew
 from napari_memseg.inference.empty import split_empty
 from napari_memseg.inference.executors import RunStep, Tally
-from napari_memseg.inference.folder import alone, locked, refuse_changed
+from napari_memseg.inference.folder import alone, locked, watched
 from napari_memseg.inference.ledger import FAILED
 from napari_memseg.inference.pencils import pencil_width, pencils
+from napari_memseg.inference.run import open_image
 from napari_memseg.inference.run_card import has_run_card
 from napari_memseg.inference.schedule import needs
 from napari_memseg.inference.store import Store
 from napari_memseg.inference.writer import mark_failed, mark_skipped
 from napari_memseg.io.arrays import sweep_partial
-from napari_memseg.io.formats import open_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,10 +91,10 @@ def on_cluster(
         store = stack.enter_context(closing(Store(plan)))
         tally = Tally(plan, store)
         yield tally.step()
-        image = image or open_volume(plan.image)
-        for told in _work(plan, image, store, crew, tally.left):
-            yield tally.step(told)
-        refuse_changed(plan, image)
+        image = image or open_image(plan)
+        with watched(plan, image):
+            for told in _work(plan, image, store, crew, tally.left):
+                yield tally.step(told)
         sweep_partial(destination)
         store.refresh()
         store.build_coarse(plan.region)

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from napari_memseg.inference.folder import alone, refuse_changed
+from napari_memseg.inference.folder import alone, watched
 from napari_memseg.inference.ledger import FAILED, SKIPPED
 from napari_memseg.inference.resources import begin_peaks
 from napari_memseg.inference.run import open_image, run_blocks
@@ -187,10 +187,10 @@ def in_process(
         tally = Tally(plan, store)
         begin_peaks(plan.device)
         yield tally.step()
-        if tally.left:
+        if tally.left or not read_run_card(Path(plan.destination))["finished"]:
             image = image or open_image(plan)
-            for told in run_blocks(plan, tally.left, control, image=image, store=store):
-                yield tally.step(told)
-            refuse_changed(plan, image)
+            with watched(plan, image):
+                for told in run_blocks(plan, tally.left, control, image=image, store=store):
+                    yield tally.step(told)
         store.build_coarse(plan.region)
         tally.finish()

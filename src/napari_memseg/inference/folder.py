@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from napari_memseg.inference.plan import Plan
 from napari_memseg.inference.run_card import (
     CONFIDENCE,
     FOLDER,
+    MIXED,
     begin_run_card,
     note_on_run_card,
     read_run_card,
@@ -69,16 +70,29 @@ def alone(plan: Plan, *, restart: bool = False) -> Iterator[None]:
         yield
 
 
-def refuse_changed(plan: Plan, image: Volume) -> None:
-    """Look whether a run that is through has read one image, and mark the run where it has not.
+@contextmanager
+def watched(plan: Plan, image: Volume) -> Iterator[None]:
+    """Look, when the blocks of a run were computed or it was left, whether it has read one image.
 
     Raises
     ------
     RunMismatchError
         If some of the image was changed meanwhile, and nobody can go on with this run; or if it is gone.
     """
+    try:
+        yield
+    except RunMismatchError:  # before anything came of it
+        raise
+    except BaseException:
+        with suppress(RunMismatchError):  # another error is on its way
+            _refuse_changed(plan, image)
+        raise
+    _refuse_changed(plan, image)
+
+
+def _refuse_changed(plan: Plan, image: Volume) -> None:
     if same_image(image, plan.fingerprint).is_another():
-        note_on_run_card(Path(plan.destination), mixed=True)
+        note_on_run_card(Path(plan.destination), **{MIXED: True})
         raise RunMismatchError(
             f"{image.source} was changed while the run read it, so some of its labels may be of other "
             "voxels. Begin another run, or the same with --restart."
@@ -153,7 +167,7 @@ def _compare(plan: Plan, card: dict[str, Any]) -> None:
         differences = plan.differences(Plan.from_json(card["plan"]))
     except (KeyError, TypeError, ValueError):
         differences = [f"it was begun by version {card.get('versions', {}).get('napari-memseg', 'unknown')}"]
-    if card.get("mixed"):
+    if card.get(MIXED):
         differences.append("its image was changed while it was read, so its labels are of two images")
     if differences:
         raise RunMismatchError(

@@ -20,6 +20,8 @@ FOLDER = "memseg"
 """Where, inside a run, its card, ledgers and intermediate arrays lie."""
 CONFIDENCE = "confidence"
 """Name of the group, and of the output, of one byte of certainty per voxel."""
+MIXED = "mixed"
+"""On the card of a run whose image was changed while it was read: nobody goes on with it."""
 _NAME = "run.json"
 _PARTS = ("napari-memseg", "torch", "numpy", "zarr")
 

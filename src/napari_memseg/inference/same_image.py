@@ -18,19 +18,23 @@ from weakref import WeakKeyDictionary
 
 from napari_memseg.errors import RunMismatchError, SourceError
 from napari_memseg.io.formats import open_volume
+from napari_memseg.io.raw import RawArray, WholeArray
 from napari_memseg.io.source import parse_source
+from napari_memseg.io.volume import CACHE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_memseg.io.volume import Volume
 
+IN_MEMORY = ("memory", "phantom")
+"""Formats of what no file holds."""
 _DESCRIPTIONS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _Stamp = tuple[tuple[int, ...], ...]
 
 
 class SameImage:
-    """Watch the files of an open image; one that was made in memory has none.
+    """Watch the files of an open image; one that is in memory, or is read once and whole, has none.
 
     Parameters
     ----------
@@ -44,7 +48,7 @@ class SameImage:
         self._source, self._fingerprint = image.source, fingerprint
         self._size, self._unit = image.voxel_size, image.unit
         self._lock = Lock()
-        self._files = _files(image.source)
+        self._files = _files(image)
         self._stamp = self._look() if self._files else ()
 
     def check(self) -> None:
@@ -56,13 +60,21 @@ class SameImage:
             If the image is gone, or another one.
         """
         with self._lock:
-            if self._files and (now := self._look()) != self._stamp:
-                if self.is_another():
-                    raise RunMismatchError(
-                        f"{self._source} was changed while the run read it: its shape, voxel size or voxels "
-                        "are others. Restore the file and start again to go on, or begin another run."
-                    )
-                self._stamp = now
+            try:
+                self._compare()
+            except RunMismatchError:
+                CACHE.clear()  # a Zarr that is away was read as if nobody had written it
+                raise
+
+    def _compare(self) -> None:
+        if not self._files or (now := self._look()) == self._stamp:
+            return
+        if self.is_another():
+            raise RunMismatchError(
+                f"{self._source} was changed while the run read it: its shape, voxel size or voxels "
+                "are others. Restore the file and start again to go on, or begin another run."
+            )
+        self._stamp = now
 
     def is_another(self) -> bool:
         """Whether the image, opened anew, has another fingerprint.
@@ -106,11 +118,19 @@ def same_image(image: Volume, fingerprint: str) -> SameImage:
     return _WATCHED[image]
 
 
-def _files(source: str) -> list[Path]:
+def _files(image: Volume) -> list[Path]:
     """Return what lies where an image is read from, and would change with it."""
+    if image.format in IN_MEMORY or any(isinstance(array, WholeArray) for array in image.arrays):
+        return []
     try:
-        path = parse_source(source).path
+        source = parse_source(image.source)
     except SourceError:
         return []
-    inside = [found for name in _DESCRIPTIONS for found in (*path.glob(name), *path.glob(f"*/{name}"))]
-    return [path, *inside] if path.is_dir() else [path]
+    voxels = {array.file for array in image.arrays if isinstance(array, RawArray)}
+    folders = {source.path, source.path / (source.inner or "")} if source.path.is_dir() else set()
+    found = [path for folder in folders for name in _DESCRIPTIONS for path in _below(folder, name)]
+    return [*{source.path, *voxels, *found}]
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    return [*folder.glob(name), *folder.glob(f"*/{name}")]

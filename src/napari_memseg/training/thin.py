@@ -30,16 +30,20 @@ class ThinInFloat32(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch, as it is or in float32."""
         kwargs = kwargs or {}
-        if func is not torch.conv3d or not _is_thin(*args[:2]):
+        if func is not torch.conv3d or not _is_thin(
+            {**dict(zip(("input", "weight"), args, strict=False)), **kwargs}
+        ):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            return func(*(_wide(one) for one in args), **{name: _wide(one) for name, one in kwargs.items()})
+            return func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
 
 
-def _is_thin(image: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_thin(given: Mapping[str, Any]) -> bool:
     """Whether an image (n, c, z, y, x) is less deep than a kernel."""
-    return image.device.type == "cpu" and image.shape[2] < weight.shape[2]
+    image, weight = given["input"], given["weight"]
+    return image.device.type == "cpu" and bool(image.shape[2] < weight.shape[2])
 
 
 def _wide(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) else value
+    half = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half else value

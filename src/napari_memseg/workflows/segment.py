@@ -21,7 +21,7 @@ from napari_memseg.inference.draft import make_plan
 from napari_memseg.inference.executors import RunStep, in_process
 from napari_memseg.inference.forecast import Forecast, check_disk, forecast
 from napari_memseg.inference.plan import Plan
-from napari_memseg.inference.run_card import has_run_card, note_on_run_card, read_run_card
+from napari_memseg.inference.run_card import MIXED, has_run_card, note_on_run_card, read_run_card
 from napari_memseg.io.formats import open_volume
 from napari_memseg.workflows.need import order_of_need
 from napari_memseg.workflows.progress import Progress
@@ -217,8 +217,9 @@ def _claimed(plan: Plan, run: Path) -> Plan:
 
 
 def _unfinished(session: Session) -> list[Path]:
-    """Return the runs that were begun and not finished, the newest first."""
-    return [run.path for run in reversed(session.runs()) if has_run_card(run.path) and not run.is_finished]
+    """Return the runs that were begun and not finished, the newest first; none that read two images."""
+    begun = [run.path for run in reversed(session.runs()) if has_run_card(run.path) and not run.is_finished]
+    return [path for path in begun if not read_run_card(path).get(MIXED)]
 
 
 def _sharers(cluster: Cluster | None) -> int:
