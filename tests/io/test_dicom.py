@@ -11,7 +11,7 @@ import pytest
 
 from napari_memseg.errors import SourceError
 from napari_memseg.geometry import Box
-from napari_memseg.io import dicom
+from napari_memseg.io import dicom_header
 from napari_memseg.io.dicom import is_dicom
 from napari_memseg.io.formats import open_volume
 from volumes import dicom_series, noise, png
@@ -57,7 +57,7 @@ def test_a_folder_of_pictures_is_none_of_dicom_for_the_sake_of_one_file(tmp_path
 
 def test_pydicom_knows_a_file_by_its_name(tmp_path):
     file = Path(dicom_series(tmp_path, VOXELS)) / "IM0.dcm"
-    assert dicom._read(pydicom, file).filename == str(file)
+    assert dicom_header._read(pydicom, file).filename == str(file)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_deflated_slices_are_read(deflated):
 
 
 def test_a_deflated_slice_that_becomes_too_much_is_not_inflated(deflated, monkeypatch):
-    monkeypatch.setattr(dicom, "MOST_INFLATED", 2**18)
+    monkeypatch.setattr(dicom_header, "MOST_INFLATED", 2**18)
     bomb = zlib.compressobj(wbits=-15)
     content = (deflated / "IM0.dcm").read_bytes()
     start = 144 + int.from_bytes(content[140:144], "little")
