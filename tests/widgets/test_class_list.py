@@ -82,7 +82,7 @@ def test_classes_are_merged_taken_apart_and_split_by_the_menu_of_a_row(open_dock
     assert tuple(corrections.get_color(2)) == tuple(corrections.get_color(1))
     assert corrections.selected_label == 1
     assert (desk.shown.levels[0].read(WHOLE) == 1).any()
-    until(lambda: desk.counting.voxels[1] > 0)
+    until(lambda: desk.counting.voxels.get(1, 0) > 0)
 
     bone = desk.session.classes.classes[1]
     items(table.menu_of(bone))["Take marrow out again"].trigger()

@@ -23,6 +23,7 @@ from napari_memseg.widgets.pages.review import ReviewPage
 from napari_memseg.widgets.pages.segment import SegmentPage
 from napari_memseg.widgets.pages.train import TrainPage
 from napari_memseg.widgets.parts import fills
+from napari_memseg.widgets.warming import warm_up
 
 WIDTH = 416
 """Of the dock when it is first shown, in pixels."""
@@ -105,6 +106,7 @@ class Workbench(QWidget):
         fills(self)
         keys.bind(self.desk)
         self.desk.session_changed.connect(self._on_session)
+        warm_up()
 
     @property
     def pages(self) -> tuple[Page, ...]:
