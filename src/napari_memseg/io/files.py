@@ -92,6 +92,42 @@ def part_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def part_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
+    """Build files of one folder under other names; they get their own one after the other at the end.
+
+    Where the ``with`` body raises, nothing is left of them. Folders above are made where they are missing.
+
+    Raises
+    ------
+    InputError
+        If something is at one of ``finals``, now or once the files are built.
+    """
+    for final in finals:
+        _refuse_file(final)
+    finals[0].parent.mkdir(parents=True, exist_ok=True)
+    parts = tuple(beside(final) for final in finals)
+    named: list[Path] = []
+    try:
+        yield parts
+        for part in parts:
+            fsync_path(part)
+        for part, final in zip(parts, finals, strict=True):
+            _refuse_file(final)
+            named.append(part.rename(final))
+    except BaseException:
+        for path in (*parts, *named):
+            path.unlink(missing_ok=True)
+        raise
+    fsync_path(finals[0].parent)
+
+
+def _refuse_file(final: Path) -> None:
+    refuse_to_overwrite(final)
+    if final.is_dir():
+        raise InputError(f"{final} is a folder, and a file should be written there. Choose another name.")
+
+
 def rename_folder(part: Path, final: Path) -> None:
     """Give a finished folder its final name, durably; whatever is there already stays.
 

@@ -11,7 +11,6 @@ A file, or a folder of slices, has its name once it is whole, and replaces nothi
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -19,8 +18,7 @@ import numpy as np
 import tifffile
 
 from napari_memseg.errors import InputError
-from napari_memseg.files import beside, fsync_path
-from napari_memseg.io.files import part_folder, refuse_to_overwrite
+from napari_memseg.io.files import part_files, part_folder
 from napari_memseg.io.stack_headers import META_TYPES, WRITER, Stack, meta_image, ome_xml, skyscan_log
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ def write_bigtiff(
     options |= {"contiguous": True} if compression == "none" and tile is None else {}
     options |= {"tile": (tile, tile)} if tile else {}
     about: bytes | None = ome_xml(stack)
-    with _part_files(final) as (part,), tifffile.TiffWriter(part, bigtiff=True) as file:
+    with part_files(final) as (part,), tifffile.TiffWriter(part, bigtiff=True) as file:
         for plane in _checked(planes, stack):
             file.write(plane, description=about, **options)
             about = None  # the first page speaks for all
@@ -151,7 +149,7 @@ def write_raw(path: str | os.PathLike[str], stack: Stack, planes: Iterable[NDArr
         raise InputError(f"ITK reads a % in {data.name} as a pattern of names. Choose a name without it.")
     _check_dtype(stack, META_TYPES, "MetaImage")
     lowest_first = stack.dtype.newbyteorder("<")
-    with _part_files(data, header) as (data_part, header_part):
+    with part_files(data, header) as (data_part, header_part):
         header_part.write_bytes(meta_image(stack, data.name))
         with data_part.open("xb") as file:
             for plane in _checked(planes, stack):
@@ -208,31 +206,3 @@ def _checked(planes: Iterable[NDArray[Any]], stack: Stack) -> Iterator[NDArray[A
         raise InputError(
             f"Only {number} planes came, of the {depth} of {stack.shape}. Give the missing ones."
         )
-
-
-@contextmanager
-def _part_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
-    """Build files of one folder under other names; they get their own one after the other at the end."""
-    for final in finals:
-        _refuse(final)
-    finals[0].parent.mkdir(parents=True, exist_ok=True)
-    parts = tuple(beside(final) for final in finals)
-    named: list[Path] = []
-    try:
-        yield parts
-        for part in parts:
-            fsync_path(part)
-        for part, final in zip(parts, finals, strict=True):
-            _refuse(final)
-            named.append(part.rename(final))
-    except BaseException:
-        for path in (*parts, *named):
-            path.unlink(missing_ok=True)
-        raise
-    fsync_path(finals[0].parent)
-
-
-def _refuse(final: Path) -> None:
-    refuse_to_overwrite(final)
-    if final.is_dir():
-        raise InputError(f"{final} is a folder, and a file should be written there. Choose another name.")

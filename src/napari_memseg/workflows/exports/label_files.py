@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_memseg.errors import InputError
-from napari_memseg.files import beside, fsync_path
+from napari_memseg.files import beside
 from napari_memseg.geometry import Box, Zyx, cell_box, cells, zyx
-from napari_memseg.io.files import part_folder, refuse_to_overwrite
+from napari_memseg.io.files import part_files, part_folder, refuse_to_overwrite
 from napari_memseg.io.pyramid import CHUNK, create_labels
 from napari_memseg.io.stacks import Stack, write_bigtiff
 from napari_memseg.io.units import METRES
@@ -212,29 +212,12 @@ def _write_bare(final: Path, header: bytes, stack: Stack, labels: Any) -> None:
 @contextmanager
 def _new_file(final: Path) -> Iterator[Writable]:
     """Write a file under another name, which becomes ``final`` as the last step; gzip if that ends in gz."""
-    _refuse(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = beside(final)
-    try:
-        with part.open("xb") as file:
-            if final.suffix.lower() == ".gz":
-                with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:  # the same bytes each time
-                    yield packed
-            else:
-                yield file
-        fsync_path(part)
-        _refuse(final)
-        part.rename(final)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    fsync_path(final.parent)
-
-
-def _refuse(final: Path) -> None:
-    refuse_to_overwrite(final)
-    if final.is_dir():
-        raise InputError(f"{final} is a folder, and a file should be written there. Choose another name.")
+    with part_files(final) as (part,), part.open("xb") as file:
+        if final.suffix.lower() == ".gz":
+            with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:  # the same bytes each time
+                yield packed
+        else:
+            yield file
 
 
 @dataclass(frozen=True, slots=True)
