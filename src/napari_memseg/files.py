@@ -11,13 +11,14 @@ checksum of itself: a bit that flips on the disk is an error, and not another me
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from xxhash import xxh3_64_hexdigest
+from xxhash import xxh3_64, xxh3_64_hexdigest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,8 +83,9 @@ def from_checked_json(data: str | bytes) -> dict[str, Any]:
 
 
 def hash_of(path: str | os.PathLike[str]) -> str:
-    """Return a hash of a small file's content."""
-    return xxh3_64_hexdigest(Path(path).read_bytes())
+    """Return a hash of a file's content, read piece by piece."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, xxh3_64).hexdigest()
 
 
 def _checksum(row: Mapping[str, Any]) -> str:

@@ -12,13 +12,10 @@ always.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import TYPE_CHECKING
 
-from xxhash import xxh3_64
-
-from napari_memseg.io.files import atomic_write, fsync_path
+from napari_memseg.files import atomic_write, fsync_path, hash_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +30,7 @@ def put_seal(database: Path) -> None:
         log = database.with_name(f"{database.name}-wal")
         if log.exists() and log.stat().st_size:
             return
-        atomic_write(_seal(database), _hash(database).encode())
+        atomic_write(_seal(database), hash_of(database).encode())
     except OSError as error:
         _log.warning("%s is not sealed: %s", database, error)
 
@@ -49,7 +46,9 @@ def broken_seal(database: Path) -> str | None:
     """Say in words that a sealed database is not what was closed; None if it is, or was not sealed."""
     try:
         said = _seal(database).read_bytes()
-        if said == _hash(database).encode() or not _seal(database).exists():  # unless somebody opened it now
+        if (
+            said == hash_of(database).encode() or not _seal(database).exists()
+        ):  # unless somebody opened it now
             return None
     except FileNotFoundError:
         return None
@@ -60,8 +59,3 @@ def broken_seal(database: Path) -> str | None:
 
 def _seal(database: Path) -> Path:
     return database.with_name(f"{database.name}{ENDING}")
-
-
-def _hash(database: Path) -> str:
-    with database.open("rb") as file:
-        return hashlib.file_digest(file, xxh3_64).hexdigest()
