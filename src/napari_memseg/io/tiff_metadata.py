@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.etree import ElementTree
 
 from napari_memseg.errors import SourceError
-from napari_memseg.io.units import unit_name
+from napari_memseg.io.units import METRES, PixelSize, unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ Lengths: TypeAlias = tuple[list[float | None], list[object]]
 """Along z, y and x, and their units."""
 INCH, CENTIMETRE = 2, 3
 """Values of the tag ResolutionUnit."""
-MICROMETRES = {INCH: 25400.0, CENTIMETRE: 10000.0}
-"""Of its units."""
+UNITS = {INCH: "inch", CENTIMETRE: "centimeter"}
+"""What they are called."""
 DOTS_PER_INCH = (
     1,
     2.54,
@@ -48,7 +48,6 @@ DOTS_PER_INCH = (
 """Of screens, scanners of paper and printers, and one a unit: they say nothing of what is in a picture."""
 CLOSE = 1e-3
 """Relative difference of what software rounds."""
-_PAPER = {"inch": INCH, "centimeter": CENTIMETRE}
 
 
 def parse_ome(description: str, path: Path) -> ElementTree.Element | None:
@@ -101,7 +100,7 @@ def imagej_lengths(said: Mapping[str, Any], resolution: Mapping[str, object]) ->
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
     unit = said.get("unit")
-    if (code := _PAPER.get(unit_name(unit) or "")) and _is_printed([y, x], MICROMETRES[code]):
+    if (name := unit_name(unit)) and name in UNITS.values() and _is_printed([y, x], name):
         y = x = None
     return [_number(said.get("spacing")), y, x], [said.get("zunit", unit), said.get("yunit", unit), unit]
 
@@ -117,15 +116,16 @@ def resolution_lengths(resolution: Mapping[str, object], unit: object) -> Length
         Value of the tag ResolutionUnit, TIFF 6.0, page 38.
     """
     y, x = (_inverse(resolution.get(axis)) for axis in "yx")
-    micrometres = MICROMETRES.get(unit) if isinstance(unit, int) else None
-    if not (y and x and micrometres) or _is_printed([y, x], micrometres):
+    name = UNITS.get(unit) if isinstance(unit, int) else None
+    if not (y and x and name) or _is_printed([y, x], name):
         return [None] * 3, [None] * 3
-    return [None, *(float(f"{length * micrometres:.12g}") for length in (y, x))], ["um"] * 3
+    pixel = PixelSize(y, x, name).in_unit("micrometer")
+    return [None, pixel.y, pixel.x], [pixel.unit] * 3
 
 
-def _is_printed(lengths: Sequence[float | None], micrometres: float) -> bool:
-    """Whether a pixel of that length, in a unit of so many micrometres, is one of a screen or of paper."""
-    dots = [MICROMETRES[INCH] / (length * micrometres) for length in lengths if length]
+def _is_printed(lengths: Sequence[float | None], unit: str) -> bool:
+    """Whether pixels of such lengths are those of a screen or of paper."""
+    dots = [METRES["inch"] / (length * METRES[unit]) for length in lengths if length]
     return any(isclose(one, known, rel_tol=CLOSE) for one in dots for known in DOTS_PER_INCH)
 
 
