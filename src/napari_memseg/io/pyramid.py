@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
+    "ALL_LEVELS",
     "CHUNK",
     "Pyramid",
     "create_array",
@@ -54,6 +55,8 @@ __all__ = [
     "write_durable",
 ]
 
+ALL_LEVELS = 8 / 7
+"""Voxels of all levels of a pyramid, to those of the finest."""
 CHUNK: Zyx = (64, 64, 64)
 """The unit of storage, in voxels."""
 

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_memseg.errors import InputError, RunMismatchError
 from napari_memseg.geometry import Box, Zyx, cell_box, zyx
+from napari_memseg.inference.heap import GIB
 from napari_memseg.io.arrays import stored_bytes, sweep_partial
 from napari_memseg.io.files import atomic_write, locked, refuse_to_overwrite, rename_folder
 from napari_memseg.io.formats import open_volume
 from napari_memseg.io.ome_zarr_metadata import VoxelSize, check_scale
-from napari_memseg.io.pyramid import Pyramid, check_dtype, create_image, open_pyramid
+from napari_memseg.io.pyramid import ALL_LEVELS, Pyramid, check_dtype, create_image, open_pyramid
 from napari_memseg.workflows.progress import Progress
 from napari_memseg.workflows.rows import Rows, plan_rows
 from napari_memseg.workflows.slabs import RowReader
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_memseg.io.volume import Volume
-
-GIB = 2**30
-PYRAMID = 8 / 7
-"""Voxels of all levels, to those of the finest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +173,7 @@ class _Disk:
     @property
     def expected(self) -> float:
         """Bytes of all levels, the coarser ones packed as the finest."""
-        return self._stored / self._seen * self._voxels * PYRAMID
+        return self._stored / self._seen * self._voxels * ALL_LEVELS
 
     def warning(self, done: float) -> str:
         """Say that there is too little room for what is left, or nothing."""

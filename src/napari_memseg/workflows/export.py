@@ -21,6 +21,7 @@ from napari_memseg.geometry import Box
 from napari_memseg.inference.control import Control
 from napari_memseg.inference.run_card import has_run_card, read_run_card
 from napari_memseg.io.files import atomic_write, part_folder
+from napari_memseg.io.pyramid import ALL_LEVELS
 from napari_memseg.workflows.exports.monai import write_monai
 from napari_memseg.workflows.exports.nnunet import write_nnunet
 from napari_memseg.workflows.exports.ome_zarr import write_ome_zarr
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from napari_memseg.models.classes import ClassTable
 
 PROVENANCE = "provenance.json"
-PYRAMID = 8 / 7
-"""Voxels of all levels, to those of the finest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def forecast_bytes(session: Session, kind: str, region: Box) -> int:
     """Say what an export takes on the disk at most: image and labels, of which compression leaves less."""
     dtypes = (session.image.dtype, FORMATS[kind].values(session.classes).dtype)
     size = region.size * sum(dtype.itemsize for dtype in dtypes)
-    return round(size * PYRAMID) if kind == "ome-zarr" else size
+    return round(size * ALL_LEVELS) if kind == "ome-zarr" else size
 
 
 def _format(kind: str, labels: str) -> Format:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_memseg.errors import InputError
+from napari_memseg.io.nifti import LABELS
 
 if TYPE_CHECKING:
     from napari_memseg.geometry import Zyx
@@ -25,8 +26,6 @@ CODES = {
 """How the format spells each dtype that it can hold."""
 UNITS = {"meter": 1, "millimeter": 2, "micrometer": 3}
 """How it spells each unit that it knows."""
-LABELS = 1002
-"""Its intent code for voxels that are indices of names, not grey values."""
 LONGEST = 2**15 - 1
 """The header counts the voxels of an axis with 16 bits."""
 OFFSET = 352
