@@ -190,7 +190,8 @@ def in_process(
         if tally.left or not read_run_card(Path(plan.destination))["finished"]:
             image = image or open_image(plan)
             with watched(plan, image):
-                for told in run_blocks(plan, tally.left, control, image=image, store=store):
+                left = tally.left
+                for told in run_blocks(plan, left, control, image=image, store=store) if left else ():
                     yield tally.step(told)
         store.build_coarse(plan.region)
         tally.finish()
