@@ -58,9 +58,7 @@ class ImageRecord:
 
     def completed(self, image: Volume) -> Volume:
         """Return an image with the voxel size that was told for it, where its source says none."""
-        if self.voxel_size is None or image.voxel_size is not None:
-            return image
-        return image.with_voxel_size(self.voxel_size, self.unit)
+        return image.completed(self.voxel_size, self.unit)
 
     def check(self, image: Volume, folder: Path) -> None:
         """Refuse any image but this one: corrections drawn on one mean nothing on another.

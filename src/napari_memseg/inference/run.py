@@ -124,9 +124,9 @@ def open_image(plan: Plan) -> Volume:
         If it is not.
     """
     image = open_volume(plan.image)
-    if image.voxel_size is None and plan.voxel_size is not None:
+    if plan.voxel_size is not None:
         z, y, x = (n / m for n, m in zip(plan.voxel_size, image.scale(plan.level), strict=True))
-        image = image.with_voxel_size((z, y, x), plan.unit)
+        image = image.completed((z, y, x), plan.unit)
     if image.fingerprint != plan.fingerprint:
         raise RunMismatchError(
             f"{plan.image} has changed since the run began: its shape, voxel size or voxels are others. "

@@ -87,9 +87,7 @@ class SameImage:
         if not self._files:
             return False
         try:
-            image = open_volume(self._source)
-            if image.voxel_size is None and self._size is not None:
-                image = image.with_voxel_size(self._size, self._unit)
+            image = open_volume(self._source).completed(self._size, self._unit)
             return image.fingerprint != self._fingerprint
         except (SourceError, OSError) as error:
             raise self._gone(error) from error

@@ -331,6 +331,12 @@ class Volume:
             )
         return replace(self, voxel_size=voxel_size, unit=unit, pixel_size=None)
 
+    def completed(self, voxel_size: tuple[float, float, float] | None, unit: str | None) -> Volume:
+        """Return the same voxels with the size that a person told, where one did and the source says none."""
+        if voxel_size is None or self.voxel_size is not None:
+            return self
+        return self.with_voxel_size(voxel_size, unit)
+
     def nearest_level(self, voxel_size: tuple[float, float, float]) -> int:
         """Return the level whose voxels are closest to a size in this volume's unit, by ratio; 0 if unknown.
 
