@@ -117,11 +117,13 @@ def write_durable(
         If the dtype does not fit, or a folder on the way to a chunk is a link.
     """
     _check_whole_chunks(array, slices, data)
-    for folder in _folders_of(array, _chunk_files(array, slices)):
+    files = _chunk_files(array, slices)
+    folders = _folders_of(array, files)
+    for folder in folders:
         refuse_link(folder)
     array[slices] = data.astype(array.dtype, copy=False)
     if durable:
-        _fsync_chunks(array, slices)
+        _fsync_chunks(files, folders)
 
 
 def _check_whole_chunks(array: zarr.Array[Any], slices: tuple[slice, ...], data: NDArray[Any]) -> None:
@@ -178,10 +180,9 @@ def _chunk_files(array: zarr.Array[Any], slices: tuple[slice, ...]) -> list[Path
     return [_folder(array) / array.metadata.encode_chunk_key(index) for index in product(*spans)]
 
 
-def _fsync_chunks(array: zarr.Array[Any], slices: tuple[slice, ...]) -> None:
+def _fsync_chunks(files: Sequence[Path], folders: set[Path]) -> None:
     """Flush chunk files, then the folders above them, whoever made these, up to the array's own."""
-    files = _chunk_files(array, slices)
-    for path in [*files, *sorted(_folders_of(array, files), key=lambda folder: -len(folder.parts))]:
+    for path in [*files, *sorted(folders, key=lambda folder: -len(folder.parts))]:
         fsync_path(path)
 
 
