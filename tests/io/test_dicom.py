@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pydicom
 import pytest
 
 from napari_memseg.errors import SourceError
@@ -15,8 +16,6 @@ from napari_memseg.io import dicom_header
 from napari_memseg.io.dicom import is_dicom
 from napari_memseg.io.formats import open_volume
 from volumes import dicom_series, noise, png
-
-pydicom = pytest.importorskip("pydicom")
 
 VOXELS = noise()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,8 +13,6 @@ from napari_memseg.geometry import Box
 from napari_memseg.io import hdf5
 from napari_memseg.io.formats import open_volume
 from volumes import noise
-
-h5py = pytest.importorskip("h5py")
 
 VOXELS = noise((4, 16, 16))
 

@@ -6,6 +6,8 @@ import gzip
 import os
 
 import dask.array as da
+import nibabel
+import nrrd
 import numpy as np
 import pytest
 import tifffile
@@ -169,7 +171,6 @@ def test_tifffile_reads_a_tiff_with_its_ome_description(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
 def test_pynrrd_reads_an_nrrd_with_its_spacing(tmp_path, dtype):
-    nrrd = pytest.importorskip("nrrd")
     write_labels(tmp_path / "bone.nrrd", labels(dtype), KNOWN)
     voxels, said = nrrd.read(str(tmp_path / "bone.nrrd"))
     np.testing.assert_array_equal(voxels.T, labels(dtype), strict=True)
@@ -180,7 +181,6 @@ def test_pynrrd_reads_an_nrrd_with_its_spacing(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_nibabel_reads_a_nifti_with_its_zooms_and_that_these_are_labels(tmp_path, ending, dtype):
-    nibabel = pytest.importorskip("nibabel")
     write_labels(tmp_path / f"bone{ending}", labels(dtype), KNOWN)
     image = nibabel.load(tmp_path / f"bone{ending}")
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, labels(dtype), strict=True)
