@@ -351,4 +351,4 @@ def test_or_while_labels_come_back(tmp_path, monkeypatch):
         return arrays(made)
 
     monkeypatch.setattr(Made, "arrays", lost)
-    assert_lost_and_found(plan, 3, monkeypatch)
+    assert_lost_and_found(plan, 4, monkeypatch)

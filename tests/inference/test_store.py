@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pytest
 
 import toys
@@ -17,7 +20,10 @@ from napari_memseg.inference.ledger import DONE
 from napari_memseg.inference.plan import Block, Plan
 from napari_memseg.inference.run import run_blocks
 from napari_memseg.inference.store import Store
+from napari_memseg.inference.writer import Writer
+from napari_memseg.models.base import SCORES
 from running import in_memory, noise, plan_of, run, stored_bytes
+from trouble import LOST
 
 pytestmark = pytest.mark.usefixtures("_no_flushes")
 
@@ -109,3 +115,28 @@ def test_a_worker_looks_for_no_block_but_those_it_is_given(plan, monkeypatch):
         (told,) = tools.do([block])
     assert told.status == DONE
     assert 0 < len(looked) <= 4
+
+
+@dataclass
+class OnItsWay:
+    """A result that comes back from a device when it may, if it does."""
+
+    error: Exception | None = None
+    may: Event = field(default_factory=Event)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        assert self.may.wait(60)
+        if self.error is not None:
+            raise self.error
+        return {SCORES: np.ones((16, 16, 13), np.uint8)}
+
+
+def test_where_a_result_is_lost_on_its_way_those_queued_before_it_are_stored(plan, mine):
+    results = [OnItsWay(), OnItsWay(), OnItsWay(LOST), OnItsWay()]
+    blocks = [block for block in plan.blocks() if plan.box_of(block).shape == (16, 16, 13)][:4]
+    with closing(Writer(mine)) as writer:
+        told = [writer.put(block, made, 0.0) for block, made in zip(blocks, results, strict=True)]
+        for made in results:  # the first held the writer's thread until all were queued
+            made.may.set()
+    assert [future.exception() for future in told] == [None, None, LOST, LOST]
+    assert [mine.is_done(block) for block in blocks] == [True, True, False, False]

@@ -88,16 +88,25 @@ class Writer:
         self._thread.shutdown(wait=True)
 
     def _store_queued(self) -> None:
+        """Store all that is queued; where a result does not come back, those before it all the same."""
         taken = [self._queue.popleft() for _ in range(len(self._queue))]
+        found: list[Finished | BlockDone] = []
+        lost: BaseException | None = None
         try:
-            finished = [(self._fetch(block, result, s), future) for block, result, s, future in taken]
-            self._store.write([found for found, _ in finished if isinstance(found, Finished)])
-        except BaseException as error:
-            for *_, future in taken:
-                future.set_exception(error)
-            raise
-        for found, future in finished:
-            future.set_result(self._done(found) if isinstance(found, Finished) else found)
+            for block, result, seconds, _ in taken:
+                found.append(self._fetch(block, result, seconds))
+        except BaseException as error:  # noqa: BLE001 - told by the futures of what did not come back
+            lost = error
+        futures = [future for *_, future in taken]
+        try:
+            self._store.write([one for one in found if isinstance(one, Finished)])
+        except BaseException as error:  # noqa: BLE001 - told by the futures of all
+            found, lost = [], error
+        for one, future in zip(found, futures, strict=False):
+            future.set_result(self._done(one) if isinstance(one, Finished) else one)
+        if lost is not None:
+            for future in futures[len(found) :]:
+                future.set_exception(lost)
 
     def _fetch(self, block: Block, result: Result, seconds: float) -> Finished | BlockDone:
         """Wait for a result to come from the device; scores that are no numbers make a failed block."""
