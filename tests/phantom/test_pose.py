@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flies import clean, directions, phantom, to_body, to_voxel, voxels, voxels_in
@@ -43,6 +43,7 @@ def test_no_part_of_an_animal_touches_a_face_of_its_volume(kind, seed):
     shape=st.sampled_from([*SIZES.values(), *OBLONG]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(kind="beetle", shape=(64, 64, 64), seed=168)  # longer than beetles are
 @settings(max_examples=20)
 def test_all_of_the_skin_is_in_the_volume(kind, shape, seed):
     parameters = PhantomParameters.named(shape, animal=kind, seed=seed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from napari_memseg.phantom.body import build_body
 from napari_memseg.phantom.hashing import Draws
 from napari_memseg.phantom.noise import between_knots
 
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_memseg.geometry import Zyx
-    from napari_memseg.phantom.parameters import AnimalParameters, PhantomParameters, ScanParameters
+    from napari_memseg.phantom.parameters import PhantomParameters, ScanParameters
 
 KNOTS = 50
 """Slices between two steps of the random walk."""
 EXTENT_UM = (2800.0, 1800.0, 1600.0)
 """Room that a fly of 2500 µm needs along its axis and across it, longest first."""
+SPARE = 1
+"""Slices at each face that the animal leaves free, whatever it measures; seams and drift may use them."""
+MIDDLE_UM = np.array([60.0, -60.0, 0.0])
+"""The place (u, v, w) in a fly of 2500 µm that lies in the middle of the volume."""
 
 
 class Pose(NamedTuple):
@@ -45,15 +50,27 @@ class Pose(NamedTuple):
     """From body coordinates to those of a second animal; zeros for none."""
 
 
-def fitting_voxel_um(shape: Zyx, animal: AnimalParameters) -> float:
-    """Return the edge of a voxel with which an animal just fills the volume."""
-    lengths = sorted(shape, reverse=True)
-    return max(animal.scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
-
-
 def voxel_um(parameters: PhantomParameters) -> float:
-    """Return the edge of a voxel of level 0."""
-    return parameters.voxel_um or fitting_voxel_um(parameters.shape, parameters.animal)
+    """Return the edge of a voxel of level 0: the one told, or the least with which the animal fits."""
+    if parameters.voxel_um:
+        return parameters.voxel_um
+    lengths = sorted(parameters.shape, reverse=True)
+    usual = max(parameters.animal.scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
+    within = np.maximum(np.array(parameters.shape) - 2 * SPARE, 1)
+    return max(usual, float((_skin_um(parameters) / within).max()))
+
+
+def _skin_um(parameters: PhantomParameters) -> NDArray[np.float64]:
+    """Return the edges (z, y, x), in µm, of the volume that holds this animal's head, thorax and abdomen.
+
+    An ellipsoid of half axes s reaches sqrt(sum((s d)^2)) from its centre in the direction d.
+    """
+    animal = parameters.animal
+    body = build_body(animal, Draws(parameters.seed, animal.spread))
+    ways = _rotation(parameters, Draws(parameters.seed)).T
+    away = np.abs((body.centre - MIDDLE_UM * animal.scale) @ ways.T)
+    radii = np.sqrt(body.semi**2 @ ways.T**2)
+    return np.asarray(2 * ((away + radii).max(axis=0) + np.abs(ways[:, 1] * body.bend)))
 
 
 def build_pose(parameters: PhantomParameters, shape: Zyx, step: int, pad: int) -> Pose:
@@ -62,7 +79,7 @@ def build_pose(parameters: PhantomParameters, shape: Zyx, step: int, pad: int) -
     matrix = _rotation(parameters, draws) * (voxel_um(parameters) * step)
     middle = (np.array(parameters.shape) / step - 1.0) / 2.0
     scale = parameters.animal.scale
-    offset = np.array([60.0, -60.0, 0.0]) * scale - matrix @ middle
+    offset = MIDDLE_UM * scale - matrix @ middle
     fine = np.arange(-pad, shape[0] + pad, dtype=np.float64) * step + (step - 1) / 2.0
     source, dy, dx = slices(parameters.scan, parameters.seed, parameters.shape[0], fine)
     twin = _twin(scale) if parameters.animal.second else (np.zeros((3, 3)), np.zeros(3))
