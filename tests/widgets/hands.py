@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ LEFT = Qt.MouseButton.LeftButton
 NONE = Qt.KeyboardModifier.NoModifier
 PACE_MS = 12
 """Between two moves of the mouse: napari holds back those within 5, vispy passes over those within 10."""
+LOOKS, LOOK_MS = 4, 50
+"""A picture that had the same size at so many looks, this far apart, keeps it."""
 READER = "Memory-efficient segmentation"
 
 
@@ -91,6 +94,14 @@ def type_into(field: QWidget, text: str) -> None:
 def canvas(viewer: Viewer) -> QWidget:
     """Return the widget that shows the picture."""
     return viewer.window._qt_viewer.canvas.native
+
+
+def settle(viewer: Viewer) -> None:
+    """Wait until Qt has laid out the window, as anybody does who sees it move: its picture keeps its size."""
+    sizes: deque[tuple[int, int]] = deque(maxlen=LOOKS)
+    while len(sizes) < LOOKS or len(set(sizes)) > 1:
+        QTest.qWait(LOOK_MS)
+        sizes.append((canvas(viewer).width(), canvas(viewer).height()))
 
 
 def press(viewer: Viewer, key: Qt.Key, modifiers: Qt.KeyboardModifier = NONE) -> None:

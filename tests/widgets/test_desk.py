@@ -13,7 +13,9 @@ from napari_memseg.annotation.corrections import Corrections
 from napari_memseg.annotation.session import Session
 from napari_memseg.inference.config import SegmentConfig
 from napari_memseg.widgets.napari_compat import shown_box
-from widgets.hands import button_down, button_up, click, click_row, close, line, press, stroke
+from volumes import noise
+from widgets.conftest import SHAPE
+from widgets.hands import button_down, button_up, click, click_row, close, line, press, settle, stroke
 
 pytestmark = pytest.mark.qt
 
@@ -172,6 +174,44 @@ def test_a_result_that_is_deleted_while_tiles_come_in_comes_back_with_them(
     until(lambda: not relay.busy)
     until(lambda: shows_the_truth(dock))
     assert (dock.desk.shown.result._slice.image.raw == 1).all()
+    close(viewer)
+
+
+# A film beside the session
+
+
+def add_film(viewer):
+    """Show a volume that has another axis before (z, y, x), as a time series has."""
+    viewer.add_image(noise((3, *SHAPE), "uint8"), name="film", axis_labels=("t", "z", "y", "x"))
+
+
+@pytest.mark.filterwarnings("ignore:Inconsistent units across layers:UserWarning")
+@pytest.mark.parametrize("before", [True, False])
+def test_a_layer_with_more_axes_may_lie_beside_the_session(until, open_dock, folder, before):
+    viewer, dock = open_dock()
+    if before:
+        add_film(viewer)
+    assert dock.desk.open_session(folder)
+    if not before:
+        add_film(viewer)
+    assert viewer.dims.axis_labels[-3:] == ("z", "y", "x")
+    viewer.dims.set_current_step(0, 2)
+    viewer.dims.set_current_step(1, 7)
+    settle(viewer)
+    paint(viewer, dock)
+    painted = opinions(dock.desk.session)
+    seen = dock.desk.visible_box()
+    assert (seen.start[0], seen.stop[0]) == (7, 8)
+    assert np.unique(np.nonzero(painted)[0]).tolist() == [7]
+    assert shows_opinions(dock)
+    press(viewer, Qt.Key.Key_N, SHIFT)
+    until(lambda: viewer.dims.current_step[1] == 8)
+    assert viewer.dims.current_step[0] == 2
+    assert np.array_equal(opinions(dock.desk.session)[8], painted[7])
+    remove(viewer, "film")
+    assert viewer.dims.ndim == 3
+    paint(viewer, dock, LOWER)
+    assert np.array_equal(stored(folder), opinions(dock.desk.session))
     close(viewer)
 
 

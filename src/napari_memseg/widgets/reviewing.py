@@ -25,6 +25,7 @@ from napari_memseg.errors import InputError, SessionError
 from napari_memseg.geometry import Box, zyx
 from napari_memseg.widgets.layers import grid, insert
 from napari_memseg.widgets.relay import JobRelay, Outcome
+from napari_memseg.widgets.view import behind, slider_axis
 
 if TYPE_CHECKING:
     from napari_memseg.annotation.session import Session
@@ -162,10 +163,9 @@ class Reviewing(QObject):
         self.place = place
         self._since, self._seq = monotonic(), session.corrections.seq
         world = np.asarray(layer.data_to_world(place.centre))[-3:]
-        behind = viewer.dims.ndim - 3  # axes that other layers have besides
         for axis in viewer.dims.not_displayed:
-            if axis >= behind:
-                viewer.dims.set_point(axis, world[axis - behind])
+            if axis >= behind(viewer):
+                viewer.dims.set_point(axis, world[axis - behind(viewer)])
         viewer.scene.camera.center = tuple(world)
         if self._layer is None:
             self._layer = self._new_frame(session)
@@ -237,28 +237,25 @@ class Reviewing(QObject):
     def _zoom(self, place: Place, layer: Any) -> None:
         """Leave the zoom as it is where the place is neither tiny nor cut off."""
         viewer = self._desk.viewer
-        displayed = list(viewer.dims.displayed)
-        size = max(place.box.shape[a] * float(layer.scale[a]) for a in displayed[-2:])
+        displayed = [axis - behind(viewer) for axis in viewer.dims.displayed[-2:]]
+        size = max(place.box.shape[a] * float(layer.scale[a]) for a in displayed if a >= 0)
         wanted = SHARE * min(viewer.canvas.size) / size
         if not wanted / 2 <= viewer.scene.camera.zoom <= 2 * wanted:
             viewer.scene.camera.zoom = wanted
 
     @property
     def _flat(self) -> int | None:
-        """The axis (0 to 2) along which one slice is shown; None in 3D."""
-        dims = self._desk.viewer.dims
-        found = [axis - (dims.ndim - 3) for axis in dims.not_displayed]
-        return next((axis for axis in found if axis >= 0), None)
+        return slider_axis(self._desk.viewer)
 
     def _on_slice(self, box: Box) -> Box | None:
         """Return a box on the slice that is shown; None where that does not cut it. In 3D the box itself."""
-        layer, axis, dims = self._some_layer(), self._flat, self._desk.viewer.dims
-        if layer is None or dims.ndim < 3:
+        layer, viewer = self._some_layer(), self._desk.viewer
+        if layer is None or behind(viewer) < 0:
             return None
-        if axis is None:
+        if (axis := self._flat) is None:
             return box
         point = np.zeros(3)
-        point[axis] = dims.point[axis + dims.ndim - 3]
+        point[axis] = viewer.dims.point[axis + behind(viewer)]
         here = round(float(layer.world_to_data(point)[axis]))
         start, stop = list(box.start), list(box.stop)
         start[axis], stop[axis] = here, here + 1

@@ -35,6 +35,7 @@ from napari_memseg.geometry import Box, Zyx, zyx
 from napari_memseg.widgets.desk import Desk
 from napari_memseg.widgets.keys import TOOL_KEYS
 from napari_memseg.widgets.napari_compat import slice_point
+from napari_memseg.widgets.view import behind
 
 _NAME = "napari-memseg tool runner"
 ANOTHER = "classes were added meanwhile, so nothing was changed. Do it again."
@@ -314,11 +315,9 @@ class ToolRunner(QObject):
 
     def _go(self, slices: int, asked: Asked) -> None:
         if slices:
-            dims, factor = (
-                self._desk.viewer.dims,
-                round(asked.session.image.scale(asked.session.level)[asked.axis]),
-            )
-            dims.set_current_step(asked.axis, dims.current_step[asked.axis] + slices * factor)
+            dims, axis = self._desk.viewer.dims, behind(self._desk.viewer) + asked.axis
+            factor = round(asked.session.image.scale(asked.session.level)[asked.axis])
+            dims.set_current_step(axis, dims.current_step[axis] + slices * factor)
 
     def _say(self, text: str) -> None:
         self.told.emit(text)

@@ -31,6 +31,7 @@ from napari_memseg.widgets.keys import BALL_KEY, GREY_KEY, bind_tools, shown
 from napari_memseg.widgets.parts import Button, Choice, Hint, column, form, row
 from napari_memseg.widgets.pointing import Pointer
 from napari_memseg.widgets.tooling import TOOLS, Asked, Tool, cursor_voxel, runner_of
+from napari_memseg.widgets.view import slider_axis
 
 COLUMNS = 3
 REFUSED = "The disk refuses: make room on it, and try to store again."
@@ -187,9 +188,9 @@ class Tools(QWidget):
         if self._desk.viewer.dims.ndisplay == 3:
             return "Tools work on slices: go back to 2D."
         view, class_id = self._desk.visible_box(), self._class(session, layer)
-        if view is None or view.is_empty or class_id is None:
+        axis = slider_axis(self._desk.viewer)
+        if view is None or view.is_empty or class_id is None or axis is None:
             return "Nothing of the volume is visible: bring it into view first."
-        axis = next(a for a in range(3) if a not in self._desk.viewer.dims.displayed)
         at = cursor_voxel(self._desk, view)
         return Asked(
             session,

@@ -13,6 +13,17 @@ WINDOW: Zyx = (96, 96, 96)
 """So much is previewed about the middle of a volume that is shown in 3D, in voxels."""
 
 
+def behind(viewer: Viewer) -> int:
+    """Return how many axes other layers have before those of a volume: a film has its time there."""
+    return int(viewer.dims.ndim) - 3
+
+
+def slider_axis(viewer: Viewer) -> int | None:
+    """Return the axis (0 to 2) of a volume along which one slice is shown; None in 3D."""
+    found = (axis - behind(viewer) for axis in viewer.dims.not_displayed)
+    return next((axis for axis in found if axis >= 0), None)
+
+
 def window(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
     """Return what a preview is for: in 2D what is on the screen, in 3D a window about the camera's centre."""
     if viewer.dims.ndisplay == 2:
@@ -46,7 +57,7 @@ def visible_box(viewer: Viewer, layer: Labels, shape: Zyx) -> Box:
     here = slice_point(layer)
     start, stop = [0, 0, 0], list(shape)
     for axis in range(3):
-        if axis in viewer.dims.displayed:
+        if np.isnan(here[axis]):  # it is displayed
             start[axis], stop[axis] = int(low[axis]), int(np.ceil(high[axis] + factor[axis]))
         else:
             start[axis] = int(np.clip(round(here[axis]), 0, shape[axis] - 1))
