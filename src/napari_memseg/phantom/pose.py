@@ -28,8 +28,11 @@ KNOTS = 50
 """Slices between two steps of the random walk."""
 EXTENT_UM = (2800.0, 1800.0, 1600.0)
 """Room that a fly of 2500 µm needs along its axis and across it, longest first."""
-SPARE = 1
-"""Slices at each face that the animal leaves free, whatever it measures; seams and drift may use them."""
+SPARE, SPARE_SHARE = 1, 0.01
+"""Voxels, and share of an edge, that an animal leaves free at each face, whatever it measures.
+
+Seams and drift move it there, and its skin is a little wider than the parts that it goes around.
+"""
 MIDDLE_UM = np.array([60.0, -60.0, 0.0])
 """The place (u, v, w) in a fly of 2500 µm that lies in the middle of the volume."""
 
@@ -56,7 +59,7 @@ def voxel_um(parameters: PhantomParameters) -> float:
         return parameters.voxel_um
     lengths = sorted(parameters.shape, reverse=True)
     usual = max(parameters.animal.scale * extent / n for extent, n in zip(EXTENT_UM, lengths, strict=True))
-    within = np.maximum(np.array(parameters.shape) - 2 * SPARE, 1)
+    within = np.maximum(np.array(parameters.shape) * (1 - 2 * SPARE_SHARE) - 2 * SPARE, 1)
     return max(usual, float((_skin_um(parameters) / within).max()))
 
 
