@@ -29,6 +29,7 @@ from napari_memseg.annotation.session import Session
 from napari_memseg.geometry import Zyx, zyx
 from napari_memseg.widgets.layers import grid
 from napari_memseg.widgets.napari_compat import Crosshair, picture_of, world_factor
+from napari_memseg.widgets.view import behind
 
 HERE = "T"
 """The key that moves the cursor under the mouse; held, it follows."""
@@ -105,7 +106,7 @@ class Link(QObject):
     @property
     def order(self) -> tuple[int, int, int] | None:
         """Axes of the volume: along which the viewer looks, downwards, to the right; None if it has less."""
-        first = self._viewer.dims.ndim - 3
+        first = behind(self._viewer)
         order = [axis - first for axis in self._viewer.dims.order if axis >= first]
         return (order[0], order[1], order[2]) if first >= 0 else None
 
@@ -120,7 +121,7 @@ class Link(QObject):
         if axis is not None and self._voxel(self._viewer.dims.point)[axis] != self._cursor.voxel[axis]:
             dims = self._viewer.dims
             with self.following():
-                dims.set_point(dims.ndim - 3 + axis, self._world(self._cursor.voxel)[axis])
+                dims.set_point(behind(self._viewer) + axis, self._world(self._cursor.voxel)[axis])
         self.draw()
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from napari import Viewer
+from napari.components import ViewerModel
 from napari.layers import Labels
 
 from napari_memseg.geometry import Box, Zyx, zyx
@@ -13,7 +14,7 @@ WINDOW: Zyx = (96, 96, 96)
 """So much is previewed about the middle of a volume that is shown in 3D, in voxels."""
 
 
-def behind(viewer: Viewer) -> int:
+def behind(viewer: ViewerModel) -> int:
     """Return how many axes other layers have before those of a volume: a film has its time there."""
     return int(viewer.dims.ndim) - 3
 
